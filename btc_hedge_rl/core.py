@@ -183,7 +183,7 @@ def normals(
     "Standard normal draws of paths `first … first + n_paths - 1`."
     out = np.empty((n_paths, n))
     for i in prange(n_paths):
-        state = stream(seed, first + i)
+        state = stream(seed, first + np.int64(i))   # prange counts in unsigned integers
         for j in range(n):
             state, out[i, j] = normal(state)
     return out
