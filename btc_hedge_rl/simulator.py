@@ -417,6 +417,7 @@ class Paths:
     low: np.ndarray
     close: np.ndarray
     source: str = "simulated"  # Label for figures and manifests
+    vol: float = float("nan")  # Total annualised volatility of the model behind them, if known
 
     def __len__(self): return len(self.close)
     def __getitem__(self, rows): return replace(self, **{k: np.atleast_2d(getattr(self, k)[rows]) for k in ("open", "high", "low", "close")})
@@ -429,7 +430,7 @@ class Paths:
         "Write the arrays as NPZ, whole or not at all."
         with atomic_path(path) as temporary:
             with open(temporary, "wb") as file:
-                np.savez(file, open=self.open, high=self.high, low=self.low, close=self.close, source=np.array(self.source))
+                np.savez(file, open=self.open, high=self.high, low=self.low, close=self.close, source=np.array(self.source), vol=np.array(self.vol))
         return Path(path)
 
     @classmethod
@@ -437,7 +438,7 @@ class Paths:
         "Read paths written by `save`; nothing in the file is executed."
         try:
             with np.load(path, allow_pickle=False) as data:
-                return cls(*(data[k] for k in ("open", "high", "low", "close")), str(data["source"]))
+                return cls(*(data[k] for k in ("open", "high", "low", "close")), str(data["source"]), float(data["vol"]))
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{path}: holds no paths ({error}).") from None
 
@@ -553,7 +554,7 @@ def simulate(
     _simulate_paths(tuple(map(float, p)), np.asarray(h.mu, float), np.asarray(h.alpha, float), up, down, seed, first,
                     float(np.log(spot / model.s_ref)), model.s_ref, candles, o, hi, lo, close)
     if not candles: o = hi = lo = close
-    return Paths(o, hi, lo, close, f"simulated, seed {seed}, paths {first} to {first + n_paths - 1}")
+    return Paths(o, hi, lo, close, f"simulated, seed {seed}, paths {first} to {first + n_paths - 1}", model.annual_vol)
 
 # %% ../nbs/api/02_simulator.ipynb #53ac00e1
 SAMPLE = dict(n_bars=100 * BARS_PER_DAY, seed=7, start="2025-01-01")   # how the embedded sample is made
