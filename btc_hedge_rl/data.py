@@ -105,7 +105,7 @@ def find_gaps(
 ) -> pd.DataFrame:  # One row a gap: first and last missing time, number of missing bars
     "Times on the 5-minute grid that are missing between the first and the last bar."
     time = pd.DatetimeIndex(time)
-    before = np.flatnonzero(np.diff(time) > BAR)
+    before = np.flatnonzero(time[1:] - time[:-1] > BAR)
     first, last = time[before] + BAR, time[before + 1] - BAR
     return pd.DataFrame({"first": first, "last": last, "missing": ((last - first) // BAR + 1).astype(int)})
 
@@ -229,25 +229,34 @@ def _from_year_last(text, name, dayfirst):
     return _from_iso((parts[2] + "-" + two(month) + "-" + two(day) + " " + two(3) + parts[4]).fillna(""))
 
 # %% ../nbs/api/01_data.ipynb #4269712c
+def _spelled_times(column, name, dayfirst):
+    "Times from text or digits, in the form of the first row; NaT where a row has another form."
+    text = column.astype(str).str.strip()
+    first = text.iloc[0]
+    if re.fullmatch(_EPOCH, first):
+        return _from_epoch(text)
+    if re.fullmatch(_ISO, first):
+        return _from_iso(text)
+    if re.fullmatch(_YEAR_LAST, first):
+        return _from_year_last(text, name, dayfirst)
+    raise InputError(f"{name}: {text.index.name} {text.index[0]}, column time: {first[:40]!r} is no time; "
+                     "use 2025-07-23 08:10 (ISO), 23/07/2025 08:10, or an epoch in s, ms, us or ns.")
+
+_LIFE = pd.Timestamp("2009-01-03", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")  # from the first block on
+
 def _times(
     column: pd.Series,  # Strings, integers or times
     name: str,  # File
     dayfirst: bool | None,  # Needed only where every date fits both orders
 ) -> pd.Series:  # UTC times, NaT where a row cannot be read
-    "Times of a file, in the form of its first row."
+    "Times of a file, within the life of Bitcoin."
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return (column.dt.tz_convert("UTC") if column.dt.tz else column.dt.tz_localize("UTC")).dt.as_unit("us")
-    text = column.astype(str).str.strip()
-    first = text.iloc[0]
-    if re.fullmatch(_EPOCH, first):
-        time = _from_epoch(text)
-    elif re.fullmatch(_ISO, first):
-        time = _from_iso(text)
-    elif re.fullmatch(_YEAR_LAST, first):
-        time = _from_year_last(text, name, dayfirst)
+        time = column.dt.tz_convert("UTC") if column.dt.tz else column.dt.tz_localize("UTC")
     else:
-        raise InputError(f"{name}: {text.index.name} {text.index[0]}, column time: {first[:40]!r} is no time; "
-                         "use 2025-07-23 08:10 (ISO), 23/07/2025 08:10, or an epoch in s, ms, us or ns.")
+        time = _spelled_times(column, name, dayfirst)
+    beyond = (time < _LIFE[0]) | (time > _LIFE[1])
+    if beyond.any():
+        raise InputError(f"{name}: {column.index.name} {beyond.idxmax()}, column time: lies before {_LIFE[0]:%Y} or after {_LIFE[1]:%Y}.")
     return time.dt.as_unit("us")
 
 # %% ../nbs/api/01_data.ipynb #3050a780

@@ -318,7 +318,7 @@ def _option_advance(choice, k, lot, room, cost, close, local_vol, inventory, equ
         net_delta, net_vega = inventory[row[i], first], 0.0
         for c in range(positions.shape[1]):
             net_delta += positions[i, c] * deltas[i, c]
-            net_vega += positions[i, c] * vegas[i, c] / (100 * s0)
+            net_vega += positions[i, c] * vegas[i, c] * 100 / s0          # bp of spot per volatility point
         spot = close[row[i], last]
         for m in range(len(tenors)):
             if last % tenors[m] == 0:
@@ -341,22 +341,26 @@ def _option_advance(choice, k, lot, room, cost, close, local_vol, inventory, equ
         t[i] = last
 
 # %% ../nbs/api/05_envs.ipynb #c3c6a68d
-OPTION_FEATURES = 50
+OPTION_FEATURES = 75
 
 def option_features(
     state: OptionState,
-) -> np.ndarray:  # (n, 50) float32, within ±10
+) -> np.ndarray:  # (n, 75) float32, within ±10
     "Observation of the option-hedging task."
     u, spot = OptionUniverse(), state.spot
     day, week = u.tenors
     net = state.net_delta
     gain = (np.abs(net)[:, None] - np.abs(delta_after(state))) / state.lot
     gain = np.where(allowed(state), gain, -1.0)
+    gamma = (state.positions * state.gamma).sum(1)
+    calmer = np.zeros_like(gain)
+    for side, columns in ((1, slice(1, None, 2)), (-1, slice(2, None, 2))):
+        calmer[:, columns] = (np.abs(gamma)[:, None] - np.abs(gamma[:, None] + side * state.lot * state.gamma)) * (spot * .05 / state.lot)[:, None]
     columns = (state.inventory / 10, net / 10, 10 * state.net_vega / spot / 10, np.log(np.maximum(state.local_vol, 1e-6) / .45), state.equity / spot, state.drawdown / spot,
                1 - state.step / state.n_steps, 1 - state.step % day / day, 1 - state.step % week / week,
                20 * state.from_listing[:, 0], 20 * state.from_listing[:, 1], 100 * state.last_return,
-               (state.positions * state.gamma).sum(1) * spot * .01 / 10)
-    wide = np.concatenate([np.stack(columns, axis=1), state.positions / (state.max_lots * state.lot), gain], axis=1)
+               gamma * spot * .01 / 10)
+    wide = np.concatenate([np.stack(columns, axis=1), state.positions / (state.max_lots * state.lot), gain, calmer], axis=1)
     return np.clip(wide, -10, 10).astype(np.float32)
 
 # %% ../nbs/api/05_envs.ipynb #2f82b980
@@ -374,8 +378,8 @@ class OptionHedging(HedgingBatch):
         decision_bars: int = 12,  # Bars between decisions
         delta_weight: float = 1e-3,  # $w_\\delta$ per BTC²
         delta_band: float = 1.0,  # $\\bar D$, BTC
-        vega_weight: float = 1e-2,  # $w_\\nu$
-        vega_band: float = .02,  # $\\bar V$, spot per volatility point
+        vega_weight: float = 1e-5,  # $w_\\nu$ per (bp of spot)²
+        vega_band: float = 10.,  # $\\bar V$, bp of spot per volatility point
         drawdown_weight: float = .2,  # $w_d$
         maker: dict | None = None,  # Further arguments of `make_market`
         start: str = "anywhere",

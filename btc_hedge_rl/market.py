@@ -77,6 +77,7 @@ def _from_density(spot, strike, tau, sigma, is_call, k, s, density):
     theta = 0.0 if flat else -0.5 * vega * sigma / tau
     return inside + time_value, delta, gamma, vega, theta
 
+# %% ../nbs/api/03_market.ipynb #3b7628fb
 @njit(cache=True, error_model="numpy", fastmath=_CONTRACT)
 def bs_scalar(
     spot: float,  # USD
@@ -111,6 +112,13 @@ def _black_scholes_blocks(spot, strike, tau, sigma, is_call, out):
         for i in range(n):
             price[i], delta[i], gamma[i], vega[i], theta[i] = _from_density(S[i], K[i], T[i], V[i], C[i], k[i], s[i], density[i])
 
+@njit(cache=True)
+def _black_scholes_few(spot, strike, tau, sigma, is_call, out):
+    "The same one by one: for a handful of options starting threads would take longer than pricing."
+    for i in range(spot.size):
+        out[0, i], out[1, i], out[2, i], out[3, i], out[4, i] = bs_scalar(spot[i], strike[i], tau[i], sigma[i], is_call[i])
+
+# %% ../nbs/api/03_market.ipynb #14f4bc7c
 def _is_call(kind) -> np.ndarray:
     "Booleans from `\"call\"`, `\"put\"`, an array of them, or booleans."
     kind = np.asarray(kind)
@@ -144,7 +152,7 @@ def black_scholes(
     "Black–Scholes price, delta, gamma, vega and theta at zero rate; arguments broadcast."
     arrays, shape = _broadcast(S, K, tau, sigma, _is_call(kind))
     out = np.empty((5, arrays[0].size))
-    _black_scholes_blocks(*arrays, out)
+    (_black_scholes_few if arrays[0].size < 4096 else _black_scholes_blocks)(*arrays, out)
     return Valuation(*(row.reshape(shape)[()] for row in out))
 
 # %% ../nbs/api/03_market.ipynb #42398af1
@@ -180,6 +188,7 @@ def _implied_stdev(x, b):
         s = new
     return s
 
+# %% ../nbs/api/03_market.ipynb #c3764537
 @njit(cache=True, parallel=True, error_model="numpy")
 def _implied_vols(price, spot, strike, tau, is_call, out):
     for i in prange(out.size):
@@ -260,6 +269,7 @@ def ssvi_variance(
     x = curvature * log_moneyness
     return 0.5 * theta * (1 + rho * x + math.sqrt((x + rho)**2 + 1 - rho**2))
 
+# %% ../nbs/api/03_market.ipynb #4f5ac1f5
 @njit(cache=True, error_model="numpy")
 def surface_vol(
     params: np.ndarray,  # `IVSurface.params`
@@ -271,9 +281,9 @@ def surface_vol(
     theta = atm_variance(params, tau, local_vol)
     return math.sqrt(ssvi_variance(theta, ssvi_curvature(params, theta), params[2], log_moneyness) / max(tau, DT))
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def _surface_vols(params, tau, log_moneyness, local_vol, out):
-    for i in prange(out.size):
+    for i in range(out.size):
         out[i] = surface_vol(params, tau[i], log_moneyness[i], local_vol[i])
 
 # %% ../nbs/api/03_market.ipynb #17325e07
@@ -281,7 +291,7 @@ def _surface_vols(params, tau, log_moneyness, local_vol, out):
 class IVSurface:
     "Implied volatility by expiry, strike and local realised volatility: an SSVI smile over a mean-reverting level."
     long_run_vol: float = .45  # Annualised level that volatility returns to
-    half_life: str = "2d"  # Time in which half of a deviation from it is forgotten
+    half_life: str = "2D"  # Time in which half of a deviation from it is forgotten
     rho: float = -.15  # Skew, in (-1, 1): negative makes low strikes dearer
     eta: float = .7  # Convexity of the smile
     gamma: float = .5  # How much steeper short expiries are, in (0, 1/2]
@@ -296,7 +306,7 @@ class IVSurface:
              f"long_run_vol {self.long_run_vol} must lie between min_vol {self.min_vol} and max_vol {self.max_vol}")
         try: days = pd.Timedelta(self.half_life) / pd.Timedelta("1D")
         except ValueError: days = math.nan
-        need(days > 0, f'half_life must be a time such as "2d", not {self.half_life!r}')
+        need(days > 0, f'half_life must be a time such as "2D", not {self.half_life!r}')
         need(-1 < self.rho < 1, f"rho {self.rho} must lie between -1 and 1")
         need(0 < self.gamma <= .5, f"gamma {self.gamma} must be above 0 and at most 1/2")
         steepness = self.eta * (1 + abs(self.rho))
@@ -307,41 +317,45 @@ class IVSurface:
         "The surface for compiled code: long-run vol, reversion rate a year, rho, eta, gamma, smallest and largest local vol."
         return np.array([self.long_run_vol, rate_from_half_life(self.half_life), self.rho, self.eta, self.gamma, self.min_vol, self.max_vol])
 
-    def vol(
-        self,
-        tau,  # Years to expiry
-        log_moneyness,  # ln(K/S)
-        local_vol,  # Local realised volatility, annualised
-    ) -> np.ndarray:  # Annualised, of the broadcast shape
-        "Implied volatility; arguments broadcast."
-        arrays, shape = _broadcast(tau, log_moneyness, local_vol)
-        out = np.empty(arrays[0].size)
-        _surface_vols(self.params, *arrays, out)
-        return out.reshape(shape)[()]
+# %% ../nbs/api/03_market.ipynb #c59b564b
+@patch
+def vol(
+    self: IVSurface,
+    tau,  # Years to expiry
+    log_moneyness,  # ln(K/S)
+    local_vol,  # Local realised volatility, annualised
+) -> np.ndarray:  # Annualised, of the broadcast shape
+    "Implied volatility; arguments broadcast."
+    arrays, shape = _broadcast(tau, log_moneyness, local_vol)
+    out = np.empty(arrays[0].size)
+    _surface_vols(self.params, *arrays, out)
+    return out.reshape(shape)[()]
 
-    @classmethod
-    def calibrated(
-        cls,
-        long_run_vol: float,  # Annualised volatility of the data
-        **fields,  # Other fields of the surface
-    ) -> "IVSurface":
-        "The surface whose long-run level is that of the data, held within the usual range."
-        low, high = fields.get("min_vol", cls.min_vol), fields.get("max_vol", cls.max_vol)
-        return cls(long_run_vol=float(np.clip(long_run_vol, low, high)), **fields)
+# %% ../nbs/api/03_market.ipynb #fcad6222
+@patch(cls_method=True)
+def calibrated(
+    cls: IVSurface,
+    long_run_vol: float,  # Annualised volatility of the data
+    **fields,  # Other fields of the surface
+) -> IVSurface:
+    "The surface whose long-run level is that of the data, held within the usual range."
+    low, high = fields.get("min_vol", cls.min_vol), fields.get("max_vol", cls.max_vol)
+    return cls(long_run_vol=float(np.clip(long_run_vol, low, high)), **fields)
 
-    def to_dict(self) -> dict:
-        "The fields, ready for JSON."
-        return asdict(self)
+@patch
+def to_dict(self: IVSurface) -> dict:
+    "The fields, ready for JSON."
+    return asdict(self)
 
-    @classmethod
-    def from_dict(
-        cls,
-        fields: dict,  # As `to_dict` gives them
-    ) -> "IVSurface":
-        "The surface that `to_dict` described."
-        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
-        if unknown: raise InputError(f"IVSurface has no field {', '.join(unknown)}; it has {', '.join(cls.__dataclass_fields__)}.")
-        return cls(**fields)
+@patch(cls_method=True)
+def from_dict(
+    cls: IVSurface,
+    fields: dict,  # As `to_dict` gives them
+) -> IVSurface:
+    "The surface that `to_dict` described."
+    unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
+    if unknown: raise InputError(f"IVSurface has no field {', '.join(unknown)}; it has {', '.join(cls.__dataclass_fields__)}.")
+    return cls(**fields)
 
 # %% ../nbs/api/03_market.ipynb #eead62f0
 @dataclass(frozen=True)
@@ -516,6 +530,7 @@ def walk_book(
         if filled >= quantity: break
     return filled, (paid / filled if filled > 0 else 0.0)
 
+# %% ../nbs/api/03_market.ipynb #3cd98a03
 class Fill(NamedTuple):
     "What a market order got."
     quantity: float  # BTC bought, negative when sold; less than asked when the book is exhausted
@@ -562,15 +577,17 @@ class OrderBook:
         "Displacement of the middle by one BTC: linear, so that no sequence of orders pumps the price at a profit."
         return self.impact * self.level_spacing * self.n_levels / self.depth.sum()
 
-    def levels(
-        self,
-        side: str,  # "bid" or "ask"
-    ) -> pd.DataFrame:  # price (USD), quantity (BTC), cumulative (BTC)
-        "One side of the book, best level first."
-        if side not in ("bid", "ask"): raise InputError(f'side must be "bid" or "ask", not {side!r}.')
-        sign = 1 if side == "ask" else -1
-        price = self.mid * (1 + self.push + sign * self.offsets)
-        return pd.DataFrame({"price": price, "quantity": self.depth, "cumulative": self.depth.cumsum()})
+# %% ../nbs/api/03_market.ipynb #3c87bdbc
+@patch
+def levels(
+    self: OrderBook,
+    side: str,  # "bid" or "ask"
+) -> pd.DataFrame:  # price (USD), quantity (BTC), cumulative (BTC)
+    "One side of the book, best level first."
+    if side not in ("bid", "ask"): raise InputError(f'side must be "bid" or "ask", not {side!r}.')
+    sign = 1 if side == "ask" else -1
+    price = self.mid * (1 + self.push + sign * self.offsets)
+    return pd.DataFrame({"price": price, "quantity": self.depth, "cumulative": self.depth.cumsum()})
 
 # %% ../nbs/api/03_market.ipynb #b7beaa6f
 @patch
@@ -654,12 +671,12 @@ def observed_fill_rate(
     return -np.log(np.maximum(covered, .5 / reaches.size)) / DT
 
 def fit_fill_intensity(
-    bars: pd.DataFrame,  # Bars with high, low, close
+    bars: pd.DataFrame | np.ndarray,  # Bars with high, low, close; or reaches from `bar_reaches`
     within: float = 10 * BP,  # Distance up to which the fit matters, fraction
 ) -> FillIntensity:
     "Estimate $(A, k)$ near the touch from bars, by maximum likelihood on reaches censored at `within`."
-    if len(bars) < 100: raise InputError(f"{len(bars)} bars are too few to estimate fills; at least 100 are needed.")
-    reach = bar_reaches(bars).ravel()
+    reach = (bar_reaches(bars) if isinstance(bars, pd.DataFrame) else bars).ravel()
+    if reach.size < 200: raise InputError(f"{reach.size // 2} bars are too few to estimate fills; at least 100 are needed.")
     seen, beyond = reach[reach <= within], np.mean(reach > within)
     if not 0 < beyond < 1: raise InputError(f"All reaches lie on one side of within = {within:g}; choose a distance that some bars exceed.")
     def negative(p):

@@ -7,9 +7,9 @@ __all__ = ['RESERVED', 'TASKS', 'COLUMNS', 'app', 'find_notebooks', 'Parameter',
            'read_profile', 'resolve', 'parameter_table', 'StepFailed', 'execute_notebook', 'code_hash', 'package_hash',
            'versions', 'check_folder', 'locked', 'artifact', 'Run', 'step_inputs', 'reason_to_run', 'execute_step',
            'collect_metrics', 'metrics_table', 'open_run', 'run_study', 'styled', 'mathml', 'math_font', 'page_name',
-           'local_links', 'alt_text', 'in_code_order', 'tidy', 'finish', 'mend_anchors', 'local_css', 'present',
-           'build_docs', 'sweep_points', 'point_folder', 'run_point', 'plot_sweep', 'sweep', 'run_command',
-           'fetch_command', 'sweep_command', 'docs_command', 'main']
+           'local_links', 'cell_option', 'alt_text', 'with_alt_text', 'in_code_order', 'tidy', 'finish', 'mend_anchors',
+           'local_css', 'present', 'build_docs', 'sweep_points', 'point_folder', 'run_point', 'plot_sweep', 'sweep',
+           'run_command', 'fetch_command', 'sweep_command', 'docs_command', 'main']
 
 # %% ../nbs/api/08_pipeline.ipynb #13096243
 import ast, difflib, hashlib, io, itertools, json, logging, math, os, platform, re, signal, subprocess, sys, tempfile, time, tokenize, tomllib
@@ -143,8 +143,9 @@ def read_profile(
     "The values of a profile."
     if not profile: return {}
     folder = Path(btc_hedge_rl.__file__).parent / "profiles"
-    path = Path(profile) if str(profile).endswith(".toml") else folder / f"{profile}.toml"
-    if not re.fullmatch(r"[\w-]+", str(profile)) and path.parent == folder or not path.is_file():
+    named = re.fullmatch(r"[\w-]+", str(profile))
+    path = folder / f"{profile}.toml" if named else Path(profile)
+    if path.suffix != ".toml" or not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
         raise InputError(f"{profile}: no such profile; there are {known}, or name a .toml file.")
     try: return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -664,11 +665,36 @@ def styled(
             pass
     return letter
 
-def _core_mathml(body: str) -> str:
-    "Write what MathML Core left out in the way it kept."
-    body = html.unescape(body).replace("<mi>&</mi>", "<mi>&amp;</mi>").replace("<mo><</mo>", "<mo>&lt;</mo>").replace("<mo>></mo>", "<mo>&gt;</mo>")
-    body = re.sub(r'<(m[in]) mathvariant="([a-z-]+)">(\w)</\1>', lambda m: f"<mi>{styled(m[3], m[2])}</mi>", body)
-    return re.sub(r"<mo>([A-Za-z]{2,})</mo>", r"<mi>\1</mi>", body).replace("<mi>~</mi>", "<mo>∼</mo>")
+def _parse(text: str):
+    return _tool("bs4").BeautifulSoup(text, "html.parser")
+
+def _core_mathml(math) -> None:
+    "Write what MathML Core left out in the way it kept, in place."
+    for tag in math.find_all(["mi", "mn", "mo"]):
+        text, style = tag.get_text(), tag.get("mathvariant", "normal")
+        if style != "normal" and len(text) == 1: tag.string = styled(text, tag.attrs.pop("mathvariant"))
+        if text == "~": tag.name, tag.string, tag.attrs = "mo", "∼", {}
+        if not (text.isalpha() and text.isascii() and len(text) > 1): continue
+        tag.name = "mi"                                      # a name such as ln or CVaR, which TeX sets off by a thin space
+        whole = tag.parent if tag.parent.name in ("msub", "msup", "msubsup") and tag.parent.contents[0] is tag else tag
+        after = whole.next_sibling
+        if whole.parent.name in ("mrow", "math", "mtd") and after is not None and after.name not in ("mo", "mspace"):
+            whole.insert_after(_parse('<mspace width="0.167em"></mspace>'))
+
+
+def _group_base(math) -> None:
+    "Give an exponent after a bracket the whole bracket as its base, so that both brackets grow alike."
+    for script in math.find_all(["msup", "msub", "msubsup"]):
+        close, inside, depth = script.contents[0], [], 1
+        if close.name != "mo" or close.get_text() not in ")]": continue
+        for tag in script.previous_siblings:
+            inside.insert(0, tag)
+            depth += (tag.name == "mo") * ((tag.get_text() in ")]") - (tag.get_text() in "(["))
+            if depth == 0: break
+        else: continue
+        row = _parse("<mrow></mrow>").mrow
+        row.extend([tag.extract() for tag in (*inside, close)])
+        script.insert(0, row)
 
 # %% ../nbs/api/08_pipeline.ipynb #5280452e
 def mathml(
@@ -683,14 +709,14 @@ def mathml(
         body = convert(known, display="block" if display else "inline")
     except Exception as error:
         raise InputError(f"The formula {tex!r} cannot be converted ({type(error).__name__}): simplify it.") from None
-    upright = re.sub(r"<mi>&#x000([4-7][0-9A-F]);</mi>", lambda m: f'<mi mathvariant="normal">{chr(int(m[1], 16))}</mi>', body)  # \mathrm{d}
-    body = _core_mathml(upright.replace('mathvariant="normal"', "upright")).replace("<mi upright>", '<mi mathvariant="normal">')
-    unknown = re.search(r"\\[A-Za-z]+|&amp;", re.sub(r"<[^>]*>", " ", body))
+    math = _parse(re.sub(r"<mi>(&#x000[4-7][0-9A-F];)</mi>", r'<mi mathvariant="normal">\1</mi>', body)).math  # upright, as in \mathrm{d}
+    _core_mathml(math)
+    _group_base(math)
+    unknown = re.search(r"\\[A-Za-z]+|&", math.get_text(" "))
     if unknown:
-        raise InputError(f"The formula {tex!r} uses {html.unescape(unknown[0])}, which the converter does not know: write it another way.")
-    inner = re.fullmatch(r"(<math\b[^>]*>)(.*)(</math>)", body, re.S)
+        raise InputError(f"The formula {tex!r} uses {unknown[0]}, which the converter does not know: write it another way.")
     note = f'<annotation encoding="application/x-tex">{html.escape(tex, quote=False)}</annotation>'
-    return f"{inner[1]}<semantics>{inner[2]}{note}</semantics>{inner[3]}"
+    return str(math).replace(math.decode_contents(), f"<semantics>{math.decode_contents()}{note}</semantics>")
 
 # %% ../nbs/api/08_pipeline.ipynb #be269333
 _MATH_RANGES = [(0x20, 0x7E), (0xA0, 0xFF), (0x300, 0x338), (0x391, 0x3F6), (0x2010, 0x2063), (0x210A, 0x2138), (0x2190, 0x21D5), (0x2200, 0x22EF),
@@ -702,7 +728,8 @@ def math_font(
     "Write the mathematical font of the site."
     subset = _tool("fontTools.subset")
     options = subset.Options(flavor="woff", layout_features=["ssty", "dtls", "flac"], hinting=False)
-    font = subset.load_font(str(Path(_tool("ziamath").__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"), options)
+    package = importlib.util.find_spec("ziamath") or _tool("ziamath")
+    font = subset.load_font(str(Path(package.origin).parent / "fonts" / "STIXTwoMath-Regular.ttf"), options)
     part = subset.Subsetter(options)
     part.populate(unicodes=[code for first, last in _MATH_RANGES for code in range(first, last + 1)])
     part.subset(font)
@@ -732,18 +759,36 @@ def local_links(
     return re.sub(r"\]\(([^)\s]+\.ipynb[^)\s]*)", lambda m: "](" + page_name(m[1]), text)
 
 # %% ../nbs/api/08_pipeline.ipynb #5c4a615d
+def cell_option(
+    source: str,  # Code of a cell
+    name: str,  # Such as `"fig-alt"`
+) -> str | None:  # Its text, with or without quotes in the notebook
+    "Text of a `#| name: text` line."
+    found = re.search(rf"^#\|\s*{name}:\s*(.+?)\s*$", source, re.M)
+    if not found: return None
+    try:
+        value = yaml.safe_load(found[1])
+    except yaml.YAMLError:
+        value = None
+    return value if isinstance(value, str) else found[1]  # a colon in the text is not a mapping
+
 def alt_text(
     source: str,  # Code of the cell that drew the figure
     heading: str,  # Nearest heading above
 ) -> str:
     "A sentence that stands for a figure."
-    for option in ("fig-alt", "fig-cap"):
-        found = re.search(rf"^#\|\s*{option}:\s*(.+)$", source, re.M)
-        if found:
-            return str(yaml.safe_load(found[1]))
-    titles = re.findall(r"""(?:suptitle\(|set_title\(|\btitle\s*=)\s*[rf]{0,2}(["'])(.+?)\1""", source)
-    titles = [t for _, t in titles if "{" not in t.replace("{,}", "")]
-    return "; ".join(dict.fromkeys(titles)) if titles else f"Figure: {heading}"
+    titles = re.findall(r"""(?:suptitle\(|set_title\(|\btitle\s*=)\s*r?(["'])(.+?)\1""", source)
+    drawn = "; ".join(dict.fromkeys(title for _, title in titles))
+    return cell_option(source, "fig-alt") or cell_option(source, "fig-cap") or drawn or f"Figure: {heading}"
+
+def with_alt_text(
+    source: str,  # Code of the cell that drew the figure
+    heading: str,  # Nearest heading above
+) -> str:  # The code with its options in quotes, as the renderers read them
+    "Give a cell its `fig-alt`."
+    options = {"fig-alt": alt_text(source, heading), "fig-cap": cell_option(source, "fig-cap")}
+    rest = re.sub(r"^#\|\s*fig-(alt|cap):.*\n?", "", source, flags=re.M)
+    return "".join(f"#| {name}: {json.dumps(text, ensure_ascii=False)}\n" for name, text in options.items() if text) + rest
 
 # %% ../nbs/api/08_pipeline.ipynb #43384731
 def _text(source) -> str:
@@ -802,8 +847,7 @@ def tidy(
         datas = [o["data"] for o in cell["outputs"] if "data" in o]
         for data in datas:
             if "text/markdown" in data: data["text/markdown"] = _shown_markdown(_text(data["text/markdown"]), fix)
-        if any(mime.startswith("image/") for data in datas for mime in data) and not re.search(r"^#\|\s*fig-alt:", source, re.M):
-            cell["source"] = f"#| fig-alt: {json.dumps(alt_text(source, heading), ensure_ascii=False)}\n{source}"
+        if any(mime.startswith("image/") for data in datas for mime in data): cell["source"] = with_alt_text(source, heading)
     return nb
 
 # %% ../nbs/api/08_pipeline.ipynb #6f6906d5
@@ -814,37 +858,70 @@ def _drop_external(soup) -> None:
     for tag in soup.find_all(["script", "link"]):
         if _EXTERNAL.match(tag.get("src") or tag.get("href") or ""): tag.decompose()
 
-def _typeset(soup, parse) -> None:
+def _typeset(soup) -> None:
     "Replace TeX by MathML; displayed formulas get a box that scrolls by finger and by keyboard."
     for span in soup.select("span.math"):
         tex = re.sub(r"^\s*\\[(\[]|\\[)\]]\s*$", "", span.get_text())
         display = "display" in span["class"]
         span.clear()
-        span.append(parse(mathml(tex, display)))
+        span.append(_parse(mathml(tex, display)))
         if display: span["tabindex"] = "0"
+        elif len(tex) > 60: span["class"].append("long")
+
+def _mark_cells(table, css: str) -> None:
+    "Keep which few cells a pandas Styler highlighted, and leave the colour to the style sheet."
+    names = {n for rule in re.findall(r"([^{}]+)\{[^}]*background-color", css) for n in re.findall(r"#(\w+_row\d+_col\d+)", rule)}
+    cells = [cell for cell in table.select("td[id]") if cell["id"] in names]
+    if len(cells) * 2 < len(table.select("tbody td")):
+        for cell in cells: cell["class"] = [*cell.get("class", []), "marked"]
+
+def _one_header_row(table) -> None:
+    "Move the name of the index, which pandas sets on a row of its own, into the empty corner."
+    rows = table.select("thead tr")
+    if len(rows) != 2: return
+    top, names = (row.find_all(["td", "th"]) for row in rows)
+    filled = [i for i, cell in enumerate(names) if cell.get_text(strip=True)]
+    if len(top) == len(names) and all(not top[i].get_text(strip=True) for i in filled):
+        for i in filled: top[i].string = names[i].get_text(strip=True)
+        rows[1].decompose()
 
 def _box_tables(soup) -> None:
-    "Put each table in a box of its own and take pandas' styling out."
-    for style in soup.select("main style"): style.decompose()
+    "Put each table in a box of its own and leave its look to the style sheet."
+    css = " ".join(style.extract().get_text() for style in soup.select("main style"))
     for table in soup.select("main table"):
         for attribute in ("border", "style"): table.attrs.pop(attribute, None)
-        box = soup.new_tag("div", attrs={"class": "table-box", "tabindex": "0", "role": "region", "aria-label": "Table"})
-        table.wrap(box)
+        _mark_cells(table, css)
+        _one_header_row(table)
         for corner in table.select("thead th"):
             if not corner.get_text(strip=True): corner.name = "td"
+        table.wrap(soup.new_tag("div", attrs={"class": "table-box", "tabindex": "0", "role": "group", "aria-label": "Table"}))
+
+_LANDMARKS = {"nav.navbar": "Site", "#quarto-sidebar": "Pages", "#TOC": "On this page", "nav.quarto-secondary-nav": "Where you are",
+              "nav.page-navigation": "Next and previous page"}
 
 def _mark_signatures(soup) -> None:
-    "Let the style sheet tell signatures from other output, and name buttons by what they do."
+    "Let the style sheet tell the signatures of the library from other output."
     for source in soup.find_all("a", string="source"):
         block = source.find_parent("div", class_="cell-output-markdown")
         if block:
             block["class"].append("signature")
             source.attrs = {"href": source["href"], "class": "source-link"}
             block.hr.decompose()
-    for toggle in soup.select('a[role="navigation"], a.quarto-color-scheme-toggle'):
-        toggle["role"], toggle["tabindex"] = "button", "0"
+
+def _open_to_keyboards(soup) -> None:
+    "Make what can be clicked reachable by keyboard and named for screen readers, and let both skip the navigation."
+    for toggle in soup.select('a[role="navigation"]'):
+        toggle.name = "button"
+        toggle.attrs.pop("role")
+        toggle["type"] = "button"
+    for toggle in soup.select("a.quarto-color-scheme-toggle"): toggle["role"], toggle["aria-label"] = "button", "Dark or light"
     for button in soup.select("button.code-copy-button"): button["aria-label"] = "Copy the code"
+    for icon in soup.select("i.bi"): icon.attrs = {"class": icon["class"], "aria-hidden": "true"}
     for code in soup.select("main pre"): code["tabindex"] = "0"
+    for number in soup.select("code > span > a:first-child"): number["aria-hidden"], number["tabindex"] = "true", "-1"
+    for selector, name in _LANDMARKS.items():
+        for tag in soup.select(selector): tag["aria-label"] = name
+    if soup.body and soup.main.get("id"): soup.body.insert(0, _parse(f'<a class="skip-link" href="#{soup.main["id"]}">Skip to the text</a>'))
 
 # %% ../nbs/api/08_pipeline.ipynb #d6426e9b
 def _png_size(
@@ -854,7 +931,7 @@ def _png_size(
     return {"width": int.from_bytes(data[16:20], "big"), "height": int.from_bytes(data[20:24], "big")}
 
 def _unpack_pictures(soup, site: Path, root: str) -> None:
-    "Move pictures out of a page into `figures/`, named by their content."
+    "Move pictures out of a page into `figures/`, named by their content; a tap on one opens it at full size."
     for image in soup.find_all("img"):
         image["loading"] = "lazy"
         found = re.fullmatch(r"data:image/(\w+)[^,]*;base64,(.*)", image.get("src", ""), re.S)
@@ -865,18 +942,19 @@ def _unpack_pictures(soup, site: Path, root: str) -> None:
         (site / name).write_bytes(data)
         image["src"] = root + name
         if found[1] == "png": image.attrs.update(_png_size(data))
+        image.wrap(soup.new_tag("a", attrs={"href": image["src"], "class": "picture"}))
 
 def finish(
     page: Path,  # Rendered page
     site: Path,  # Top of the site
 ) -> None:
     "Finish a rendered page in place."
-    parse = lambda text: _tool("bs4").BeautifulSoup(text, "html.parser")
-    soup = parse(page.read_text(encoding="utf-8"))
+    soup = _parse(page.read_text(encoding="utf-8"))
     _drop_external(soup)
-    _typeset(soup, parse)
+    _typeset(soup)
     _box_tables(soup)
     _mark_signatures(soup)
+    _open_to_keyboards(soup)
     _unpack_pictures(soup, site, "../" * (len(page.relative_to(site).parts) - 1))
     page.write_text(str(soup), encoding="utf-8")
 
@@ -925,11 +1003,13 @@ def _stage(
         raise InputError(f"{run}: holds no executed research notebook; give the folder of a run, such as runs/NAME.")
 
 def _call(command: list, cwd: Path, project: Path) -> None:
-    "Run a step of the build; its last words are the error when it fails."
+    "Run a step of the build; when it fails, its errors and last words are told."
     path = os.pathsep.join(filter(None, [str(project), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"}, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command[:3]))} failed:\n" + "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:]))
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        errors = [line for line in lines[:-8] if re.match(r"\w*(Error|Exception)\b", line)]
+        raise RuntimeError("\n".join(["The site could not be built:", *dict.fromkeys(errors), *lines[-8:]]))
 
 # %% ../nbs/api/08_pipeline.ipynb #a7d1ae6d
 def present(
@@ -1020,7 +1100,7 @@ def build_docs(
     _check_target(out)
     if run and not run.is_dir(): raise InputError(f"{run}: no such run folder.")
     command = _renderer(renderer)
-    for module in ("nbdev", "bs4", "latex2mathml.converter", "ziamath", "fontTools.subset"): _tool(module)
+    for module in ("nbdev", "bs4", "latex2mathml.converter", "fontTools.subset"): _tool(module)
     with tempfile.TemporaryDirectory(prefix="site-") as folder:
         work = Path(folder)
         _stage(project, work, run)
@@ -1196,7 +1276,9 @@ def run_command(
     list_parameters: bool = typer.Option(False, "--list-parameters", help="Show every notebook parameter and stop."),
 ):
     "Run the study, notebook by notebook, into one folder. The same command continues a run that was stopped."
-    if list_parameters: return print(parameter_table(find_notebooks(notebooks)))
+    if list_parameters:
+        print(parameter_table(find_notebooks(notebooks)))
+        return
     folder = run_study(data, profile, _assignments(parameter), out, notebooks, from_, only, force, timeout)
     print(f"\n{os.path.relpath(folder)}: executed notebooks, artifacts, metrics.json, manifest.json")
 
@@ -1226,10 +1308,11 @@ def sweep_command(
 ):
     "Run every combination of parameter values and seeds on Dask; one table and one picture. The same command continues."
     split = lambda text: [v.strip() for v in text.split(",") if v.strip()]
-    declared = {p.name: p for n in find_notebooks(notebooks) for p in read_parameters(n).values()}
+    steps = {n.stem: read_parameters(n) for n in find_notebooks(notebooks)}
     asked = {name: split(text) for name, text in (_assignments(parameter) | ({"seed": seeds} if seeds else {})).items()}
     if not any(asked.values()): raise InputError("nothing to sweep: give -p name=a,b,c or --seeds 0,1,2.")
-    resolve({p.step: {p.name: p} for p in declared.values()}, {name: values[0] for name, values in asked.items() if values})
+    resolve(steps, {name: values[0] for name, values in asked.items() if values})
+    declared = {name: p for parameters in steps.values() for name, p in parameters.items()}
     grid = {name: [convert(declared[name], v) for v in values] for name, values in asked.items()}
     table = sweep(grid, (), out, workers, scheduler, data=data, profile=profile, notebooks=notebooks, timeout=timeout)
     print(f"{out}: {len(sweep_points(grid))} points, {len(table):,} numbers in sweep.parquet, sweep.png")
@@ -1254,8 +1337,9 @@ def main(
     except TyperException as error: code = _complain(" ".join(error.format_message().split()), 2)
     except StepFailed as error: code = _complain(f"{error.details}\n{error}".strip(), 1)
     except OSError as error: code = _complain(f"{error.filename or 'writing'}: {error.strerror or error}", 1)
-    except (KeyboardInterrupt, typer.Abort): code = _complain("stopped; the same command continues.", 130)
-    sys.exit(code if isinstance(code, int) else 0)
+    except (KeyboardInterrupt, typer.Abort): code = 130
+    if code == 130: _complain("stopped; the same command continues.", code)  # typer's answer to Ctrl-C
+    sys.exit(code)
 
 def _complain(text: str, code: int) -> int:
     *before, last = text.splitlines() or [""]

@@ -59,7 +59,7 @@ class QED:
 def _qed_negative_loglik(p, y, dy, dt, sigma, centre, prior):
     m, speed, w = np.exp(p[0]), np.exp(p[1]), 1 / (1 + np.exp(-p[2]))
     residual = dy - QED(m, speed, w, sigma).drift(y) * dt
-    penalty = ((p[0] - centre) / .15)**2 + (p[1] - np.log(10))**2 + (p[2] / 1.5)**2
+    penalty = ((p[0] - centre) / .15)**2 + ((p[1] - np.log(3)) / .7)**2 + (p[2] / 1.5)**2
     return (residual**2).sum() / (2 * sigma**2 * dt) + prior * penalty / 2
 
 def _hessian(f, p, step=1e-3):
@@ -80,7 +80,7 @@ def fit_qed(
     sigma = sigma or dy.std() / np.sqrt(dt)
     centre = np.log(np.exp(y).mean())
     def objective(p): return _qed_negative_loglik(p, y, dy, dt, sigma, centre, prior)
-    best = minimize(objective, [centre, np.log(10), 0.], method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-8, maxiter=4000))
+    best = minimize(objective, [centre, np.log(3), 0.], method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-8, maxiter=4000))
     m, speed, w = np.exp(best.x[0]), np.exp(best.x[1]), 1 / (1 + np.exp(-best.x[2]))
     error = np.sqrt(np.abs(np.diag(np.linalg.pinv(_hessian(objective, best.x)))))
     stderr = dict(level=m * error[0], speed=speed * error[1], cubic_share=w * (1 - w) * error[2], sigma=sigma / np.sqrt(2 * len(dy)))
