@@ -380,7 +380,7 @@ class OptionHedging(HedgingBatch):
         delta_band: float = 1.0,  # $\\bar D$, BTC
         vega_weight: float = 1e-5,  # $w_\\nu$ per (bp of spot)²
         vega_band: float = 10.,  # $\\bar V$, bp of spot per volatility point
-        drawdown_weight: float = .2,  # $w_d$
+        drawdown_weight: float = 1.,  # $w_d$
         maker: dict | None = None,  # Further arguments of `make_market`
         start: str = "anywhere",
         seed: int | None = 0,

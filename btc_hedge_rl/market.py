@@ -21,7 +21,7 @@ from numba import njit, prange
 from numpy.polynomial import chebyshev
 from scipy import optimize, special
 
-from .core import BARS_PER_DAY, BARS_PER_YEAR, BP, DAYS_PER_YEAR, DT, InputError, rate_from_half_life
+from .core import BARS_PER_DAY, BARS_PER_YEAR, BP, DT, InputError, rate_from_half_life
 
 # %% ../nbs/api/03_market.ipynb #e7b435eb
 def _mills_coefficients(

@@ -1,0 +1,49 @@
+# Everything a newcomer needs; each word sets up what it needs by itself.
+#
+#   make run  [DATA=bars.csv] [PROFILE=study] [OUT=runs/NAME] [P="name=value …"]
+#   make test [T="-k cache"]      make docs [RUN=runs/NAME]      make lab      make bench
+
+PYTHON  ?= python3
+PROFILE ?= study
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+export DATA PROFILE OUT P RUN
+
+.DEFAULT_GOAL := help
+.PHONY: run test docs lab bench help browser
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@sed -n '3,4s/^#  */e.g. /p' $(MAKEFILE_LIST)
+
+# The environment, made once and brought up to date when the requirements change.
+$(READY): settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
+	@echo "setting up $(VENV), once: about 200 packages, a few minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(READY) ## the study: notebooks 01 to 07 into one run folder
+	@set -f; set --; for p in $$P; do set -- "$$@" -p "$$p"; done; \
+	$(BIN)/btc-hedge run --profile "$$PROFILE" $(if $(DATA),--data "$$DATA") $(if $(OUT),--out "$$OUT") "$$@"
+
+test: $(READY) browser ## every test, from the notebooks' own cells to the site in a browser
+	$(BIN)/python -m pytest --durations=10 -ra $(T) tests
+
+# The site is tested in a real browser; without one those tests are skipped and say so.
+browser:
+	@command -v chromium > /dev/null && command -v chromedriver > /dev/null || \
+	{ test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver > /dev/null; } || \
+	echo "no chromium and chromedriver here: install both (Debian: apt-get install chromium chromium-driver) to test the site in a browser"
+
+docs: $(READY) ## the site, into _docs/
+	@$(BIN)/btc-hedge docs $(if $(RUN),--run "$$RUN")
+
+lab: $(READY) ## JupyterLab on the notebooks
+	@$(BIN)/python -m jupyterlab nbs
+
+bench: $(READY) ## speed against public peers, into runs/benchmarks.ipynb
+	@mkdir -p runs && $(BIN)/python -m papermill -k python3 nbs/benchmarks.ipynb runs/benchmarks.ipynb

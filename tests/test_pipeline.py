@@ -1,0 +1,233 @@
+"""What a notebook cannot test of itself: stopping, killing, continuing, and the study from end to end."""
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+from conftest import BARS, btc_hedge, start
+
+OUT = "run"
+PLAIN = ("run", "--profile", "", "--out", OUT)
+
+
+def manifest(folder):
+    return json.loads((folder / OUT / "manifest.json").read_text())
+
+
+def states(result):
+    "Step number → what its progress line says."
+    return {line[1]: line.split(" s  ")[1] for line in result.out.splitlines() if line.startswith("[")}
+
+
+def wait_for(step, folder):
+    "Wait until this step runs."
+    for _ in range(600):
+        time.sleep(.05)
+        if (folder / OUT / "manifest.json").exists() and manifest(folder)["steps"].get(step, {}).get("status") == "running":
+            return
+    raise AssertionError(f"{step} did not start")
+
+
+def kernels(folder):
+    "Processes that work in this run folder."
+    found = []
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] and Path(process.info["cwd"]) == folder / OUT: found.append(process.pid)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    result = btc_hedge(*PLAIN, "--notebooks", study, cwd=folder, process=True)
+    assert result.code == 0, result.err
+    return folder, result, (folder / OUT / "metrics.json").read_bytes()
+
+
+def test_run_leaves_what_it_promises(reference):
+    folder, result, metrics = reference
+    assert sorted(p.name for p in (folder / OUT).glob("*.ipynb")) == ["01_bars.ipynb", "02_makers.ipynb", "03_hedges.ipynb", "04_comparison.ipynb"]
+    assert set(json.loads(metrics)) == {"market_making", "delta_hedging", "option_hedging", "comparisons"}
+    record = manifest(folder)
+    assert record["status"] == "done" and record["seeds"] == {"seed": 0} and "numpy" in record["versions"]
+    assert record["steps"]["01_bars"]["artifacts"].keys() == {"bars.json", "data.json"}
+    assert all(len(r["notebook"]) == 64 and r["seconds"] > 0 for r in record["steps"].values())
+    for title in ("Market making", "Delta hedging", "Option hedging"): assert title in result.out
+    assert "Symmetric" in result.out and "cvar95" in result.out and list(states(result)) == list("1234")
+
+
+def test_same_seed_same_metrics(reference, study, tmp_path):
+    assert btc_hedge(*PLAIN, "--notebooks", study, cwd=tmp_path).code == 0
+    assert (tmp_path / OUT / "metrics.json").read_bytes() == reference[2]
+    other = btc_hedge(*PLAIN, "--notebooks", study, "-p", "seed=1", cwd=tmp_path)
+    assert other.code == 0 and (tmp_path / OUT / "metrics.json").read_bytes() != reference[2]
+
+
+def test_cache(study, tmp_path):
+    run = lambda *words: states(btc_hedge(*PLAIN, "--notebooks", study, *words, cwd=tmp_path))
+    assert all(s == "done (new)" for s in run().values())
+    assert all(s == "reused" for s in run().values())
+    assert run("-p", "n_boot=20") == {"1": "reused", "2": "reused", "3": "reused", "4": "done (changed: parameters n_boot)"}
+    (tmp_path / OUT / "artifacts" / "bars.json").write_text("[0.5]")
+    assert run("-p", "n_boot=20") == {"1": "done (artifact bars.json was edited)", "2": "reused", "3": "reused", "4": "reused"}
+    (tmp_path / OUT / "artifacts" / "option_hedging.json").unlink()
+    assert run("-p", "n_boot=20")["3"] == "done (artifact option_hedging.json is missing)"
+    changed = run("-p", "n_boot=20", "-p", "spread=2")
+    assert changed["2"] == "done (changed: parameters spread)" and changed["3"] == "done (changed: artifacts)"
+    assert all(s == "done (asked for)" for s in run("--force").values())
+
+
+def test_from_and_only(study, tmp_path):
+    run = lambda *words: btc_hedge(*PLAIN, "--notebooks", study, *words, cwd=tmp_path)
+    run()
+    assert states(run("--from", "3")) == {"1": "reused", "2": "reused", "3": "done (asked for)", "4": "done (asked for)"}
+    assert states(run("--only", "02_makers")) == {"1": "reused", "2": "done (asked for)"}
+    assert (tmp_path / OUT / "metrics.json").exists()
+    partly = run("--only", "1", "-p", "seed=7")
+    assert partly.code == 0 and "not up to date: 02_makers" in partly.out and not (tmp_path / OUT / "metrics.json").exists()
+    (tmp_path / OUT / "artifacts" / "bars.json").unlink()
+    refused = run("--from", "2")
+    assert refused.code == 2 and "01_bars is not finished" in refused.err
+
+
+def test_failing_cell(study, tmp_path):
+    result = btc_hedge(*PLAIN, "--notebooks", study, "-p", "fail=cell", cwd=tmp_path)
+    assert result.code == 1 and result.err.splitlines()[-1].startswith("btc-hedge: 03_hedges, cell ")
+    assert "ValueError: the policy collapsed" in result.err and 4 < len(result.err.splitlines()) < 25
+    assert "FAILED" in states(result)["3"] and manifest(tmp_path)["status"] == "failed"
+    kept = nbformat.read(tmp_path / OUT / "03_hedges.ipynb", as_version=4)
+    assert "ValueError" in [o.get("ename") for c in kept.cells for o in c.get("outputs", [])]
+    assert not (tmp_path / OUT / "metrics.json").exists()
+    assert states(btc_hedge(*PLAIN, "--notebooks", study, cwd=tmp_path))["3"] == "done (failed before)"
+
+
+def test_input_error_in_a_cell_is_one_line(study, tmp_path):
+    result = btc_hedge(*PLAIN, "--notebooks", study, "-p", "fail=input", cwd=tmp_path)
+    assert result.code == 2 and result.err == "btc-hedge: 03_hedges: the bars end too early.\n"
+
+
+def test_a_step_may_not_change_earlier_artifacts(study, tmp_path):
+    result = btc_hedge(*PLAIN, "--notebooks", study, "-p", "fail=overwrite", cwd=tmp_path)
+    assert result.code == 1 and "artifacts/bars.json, which belongs to an earlier step" in result.err
+
+
+def test_time_limit(study, tmp_path):
+    result = btc_hedge(*PLAIN, "--notebooks", study, "-p", "pause=50", "--timeout", "4", cwd=tmp_path)
+    assert result.code == 1 and "01_bars: the notebook took longer than its limit of 4 s" in result.err
+    kept = nbformat.read(tmp_path / OUT / "01_bars.ipynb", as_version=4)
+    assert "TimeoutError" in [o.get("ename") for c in kept.cells for o in c.get("outputs", [])]
+    assert kernels(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_stopped_and_continued(number, reference, study, tmp_path):
+    words = (*PLAIN, "--notebooks", study, "-p", "pause=3")
+    process = start(*words, cwd=tmp_path)
+    wait_for("03_hedges", tmp_path)
+    time.sleep(1.5)
+    assert kernels(tmp_path)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130), errors
+    if number != signal.SIGKILL: assert errors.splitlines() == ["btc-hedge: stopped; the same command continues."]
+    for _ in range(40):
+        if not kernels(tmp_path): break
+        time.sleep(.05)
+    assert kernels(tmp_path) == []
+    (tmp_path / OUT / "artifacts" / "half_written.tmp").write_text("left by a kill")
+    again = states(btc_hedge(*words, cwd=tmp_path))
+    assert again["1"] == again["2"] == "reused" and again["3"] == "done (was interrupted)"
+    assert (tmp_path / OUT / "metrics.json").read_bytes() == reference[2]
+    assert not (tmp_path / OUT / "artifacts" / "half_written.tmp").exists()
+
+
+def test_second_run_is_told_who_holds_the_folder(study, tmp_path):
+    words = (*PLAIN, "--notebooks", study, "-p", "pause=50")
+    process = start(*words, cwd=tmp_path)
+    wait_for("01_bars", tmp_path)
+    second = btc_hedge(*words, cwd=tmp_path)
+    process.terminate()
+    process.communicate(timeout=20)
+    assert second.code == 2 and f"in use by process {process.pid}" in second.err and len(second.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(study, tmp_path):
+    tmp_path.chmod(0o500)
+    result = btc_hedge(*PLAIN, "--notebooks", study, cwd=tmp_path)
+    tmp_path.chmod(0o700)
+    assert result.code == 2 and "cannot be written" in result.err
+
+
+def test_names_that_are_hard_on_papermill(study, tmp_path):
+    "Braces are fields to papermill, spaces and quotes are syntax to a shell."
+    notebooks = tmp_path / "{note} 'books'"
+    shutil.copytree(study, notebooks)
+    result = btc_hedge("run", "--profile", "", "--out", "a {run} $HOME; ls", "--notebooks", notebooks, cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert (tmp_path / "a {run} $HOME; ls" / "metrics.json").exists()
+
+
+def test_sweep_on_dask_and_alone(study, tmp_path):
+    words = ("sweep", "--notebooks", study, "--profile", "", "-p", "spread=1,2", "--seeds", "0,1")
+    tables = []
+    for workers in (2, 0):
+        result = btc_hedge(*words, "--out", f"sweep{workers}", "--workers", workers, cwd=tmp_path, process=workers > 0)
+        assert result.code == 0 and "4 points" in result.out, result.err
+        tables.append(pd.read_parquet(tmp_path / f"sweep{workers}" / "sweep.parquet"))
+        assert (tmp_path / f"sweep{workers}" / "sweep.png").stat().st_size > 5_000
+    pd.testing.assert_frame_equal(*tables)
+    makers = tables[0].query("task == 'market_making' and metric == 'mean'").set_index(["spread", "seed"]).value
+    assert makers[2.0, 0] == pytest.approx(2 * makers[1.0, 0]) and makers[1.0, 0] != makers[1.0, 1]
+
+
+def test_a_failing_point_does_not_stop_the_sweep(study, tmp_path):
+    words = ("sweep", "--notebooks", study, "--profile", "", "-p", "fail=cell,", "-p", "n_boot=10,20", "--workers", "0", "--out", "sweep")
+    result = btc_hedge(*words, cwd=tmp_path)
+    assert result.code == 1 and "2 of 2 points failed" in result.err and (tmp_path / "sweep" / "sweep.parquet").exists()
+
+
+# The study itself, in its smallest profile
+
+def smoke(folder, *words):
+    result = btc_hedge("run", "--profile", "smoke", "--out", OUT, *words, cwd=folder, process=True)
+    assert result.code == 0, result.out + result.err
+    metrics = json.loads((folder / OUT / "metrics.json").read_text())
+    assert {"unhedged", "bs_delta", "leland", "whalley_wilmott", "ppo"} <= metrics["delta_hedging"].keys()
+    assert {"unhedged", "rule_puts", "rule_delta", "ppo"} <= metrics["option_hedging"].keys()
+    assert {"symmetric", "inventory_skew", "avellaneda_stoikov", "glft"} <= metrics["market_making"].keys()
+    assert metrics["comparisons"] and all(c["low"] <= c["high"] for c in metrics["comparisons"])
+    for task in ("market_making", "delta_hedging", "option_hedging"):
+        for row in metrics[task].values():
+            assert {"mean", "std", "sharpe", "sortino", "skew", "kurtosis", "win_rate", "var95", "cvar95", "cvar99", "max_drawdown", "turnover", "cost"} <= row.keys()
+    return result, metrics
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    return folder, *smoke(folder)
+
+
+def test_smoke_on_the_sample(smoke_run):
+    folder, result, _ = smoke_run
+    assert len(states(result)) == 7 and manifest(folder)["data"] == "synthetic sample"
+    again, _ = smoke(folder)
+    assert set(states(again).values()) == {"reused"}
+
+
+def test_smoke_twice_is_identical(smoke_run, tmp_path):
+    smoke(tmp_path)
+    assert (tmp_path / OUT / "metrics.json").read_bytes() == (smoke_run[0] / OUT / "metrics.json").read_bytes()
+
+
+@pytest.mark.skipif(not BARS.exists(), reason="no bars here; name a file with BTC_BARS")
+def test_smoke_on_real_bars(tmp_path):
+    smoke(tmp_path, "--data", BARS)
+    assert manifest(tmp_path)["data"]["bars"] > 1000

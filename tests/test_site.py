@@ -1,0 +1,255 @@
+"""The site in a real browser: every page, two widths, light and dark.
+
+To look at it with your own eyes: `python tests/test_site.py --shots FOLDER [--site _docs] [PAGE …]` saves a picture of every page.
+"""
+import argparse
+import functools
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+SHAPES = {"wide": (1400, 1000), "phone": (390, 844)}
+FLAGS = ("--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+         "--disable-component-update --disable-sync --hide-scrollbars --disable-dev-shm-usage").split()
+
+# Everything the tests ask of a page, in one round trip.
+LOOK = r"""
+const done = arguments[arguments.length - 1], main = document.querySelector("main");
+const scrolls = e => { for (; e && e !== main.parentElement; e = e.parentElement)
+  if (/auto|scroll/.test(getComputedStyle(e).overflowX)) return true; return false; };
+const shown = e => e.checkVisibility() && e.getClientRects().length;
+const words = main.cloneNode(true);
+words.querySelectorAll("pre, code, annotation").forEach(e => e.remove());
+const rgb = c => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number); return {r, g, b, a}; };
+const luminance = ({r, g, b}) => [r, g, b].map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+  .reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
+const over = (top, under) => ({a: 1, ...Object.fromEntries(["r", "g", "b"].map(k => [k, top[k] * top.a + under[k] * (1 - top.a)]))});
+const ground = e => { const layers = []; for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
+  if (c.a) layers.push(c); if (c.a === 1) break; } return layers.reverse().reduce((under, top) => over(top, under), {r: 255, g: 255, b: 255, a: 1}); };
+const contrast = e => { const b = ground(e), f = over(rgb(getComputedStyle(e).color), b), [x, y] = [luminance(f), luminance(b)].sort((p, q) => q - p);
+  return (x + .05) / (y + .05); };
+const texts = [...main.querySelectorAll("p, li, td, th, figcaption, h1, h2, h3, code, code span, pre, a, math")]
+  .filter(e => shown(e) && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+const images = [...main.querySelectorAll("img")];
+images.forEach(i => i.loading = "eager");
+Promise.all(images.map(i => i.decode().then(() => true, () => false))).then(loaded => done({
+  overflow: document.scrollingElement.scrollWidth - document.documentElement.clientWidth,
+  cut: [...main.querySelectorAll("*")].filter(e => shown(e) && !e.closest("math *") && e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e))
+    .map(e => e.outerHTML.slice(0, 120)).slice(0, 5),
+  images: images.map((image, i) => ({src: image.src, alt: image.alt, loaded: loaded[i]})),
+  formulas: main.querySelectorAll("math").length, rawTex: (words.innerText.match(/\$\$|\\\(|\\\[|\\[a-z]{3,}/g) || []),
+  headings: [...main.querySelectorAll("h1, h2, h3, h4, h5, h6")].map(h => +h.tagName[1]),
+  ids: [...document.querySelectorAll("[id]")].map(e => e.id), links: [...document.querySelectorAll("a[href]")].map(a => a.href),
+  faint: [...new Set(texts.filter(e => contrast(e) < 4.5).map(e => `${contrast(e).toFixed(1)} ${e.outerHTML.slice(0, 100)}`))].slice(0, 5),
+  dark: luminance(ground(document.body)) < .2, lang: document.documentElement.lang, title: document.title,
+}));
+"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def serve(folder):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}/"
+
+
+def open_browser(profile):
+    from selenium import webdriver
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.get("about:blank")
+    driver.get_log("performance")  # forget what the browser's own start page loads
+    return driver
+
+
+def shape(driver, width, height, dark):
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
+
+
+def pages_of(site):
+    return sorted(page.relative_to(site).as_posix() for page in site.rglob("*.html"))
+
+
+def requested(driver):
+    messages = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
+    return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    from btc_hedge_rl.site import build_docs
+    started = time.monotonic()
+    out = build_docs(tmp_path_factory.mktemp("site") / "docs")
+    assert time.monotonic() - started < 120, "building the site takes minutes"
+    return out
+
+
+@pytest.fixture(scope="module")
+def base(site):
+    server, url = serve(site)
+    yield url
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    if not (CHROMIUM and DRIVER):
+        if os.environ.get("CI"):
+            pytest.fail("Chromium and chromedriver are needed to test the site")
+        pytest.skip("Chromium or chromedriver is not installed: the site was built but not looked at")
+    browser = open_browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="module")
+def looks(site, base, driver):
+    """What the browser saw: (page, shape, dark) → findings."""
+    seen = {}
+    for name, (width, height) in SHAPES.items():
+        for dark in (False, True):
+            shape(driver, width, height, dark)
+            for page in pages_of(site):
+                driver.get(base + page)
+                found = driver.execute_async_script(LOOK)
+                found["requests"] = requested(driver)
+                found["console"] = [e["message"] for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
+                seen[page, name, dark] = found
+    return seen
+
+
+def wrong(looks, what):
+    """Pages with a finding, so that a failure names them all at once."""
+    return {key: value for key, found in looks.items() if (value := what(found))}
+
+
+def test_pages_are_there(site):
+    from btc_hedge_rl.site import page_name
+    notebooks = Path(__file__).parents[1] / "nbs"
+    expected = {page_name(p.relative_to(notebooks).as_posix()).replace(".ipynb", ".html") for p in notebooks.rglob("*.ipynb")
+                if not any(part.startswith((".", "_")) for part in p.relative_to(notebooks).parts)}
+    assert expected and expected <= set(pages_of(site))
+
+
+def test_nothing_leaves_the_machine(looks, base):
+    assert not wrong(looks, lambda f: [u for u in f["requests"] if not u.startswith((base, "data:"))])
+
+
+def test_console_is_silent(looks):
+    assert not wrong(looks, lambda f: f["console"])
+
+
+def test_no_page_scrolls_sideways(looks):
+    assert not wrong(looks, lambda f: f["overflow"] > 0)
+    assert not wrong(looks, lambda f: f["cut"])
+
+
+def test_pictures_load_and_speak(looks):
+    assert not wrong(looks, lambda f: [i for i in f["images"] if not i["loaded"] or len(i["alt"]) < 4])
+    assert any(f["images"] for f in looks.values())
+
+
+def test_formulas_are_typeset(looks):
+    assert not wrong(looks, lambda f: f["rawTex"])
+    assert any(f["formulas"] for f in looks.values())
+
+
+def test_text_is_legible(looks):
+    assert not wrong(looks, lambda f: f["faint"])
+    assert not [key for key, f in looks.items() if f["dark"] != key[2]]
+
+
+def test_headings_descend_in_steps(looks):
+    def jumps(found):
+        levels = found["headings"]
+        return levels[:1] != [1] or levels.count(1) != 1 or [b for a, b in zip(levels, levels[1:]) if b > a + 1]
+    assert not wrong(looks, jumps)
+    assert not wrong(looks, lambda f: not f["lang"] or not f["title"])
+
+
+def test_links_and_anchors_resolve(site, looks, base):
+    pages = {base + page: found for (page, name, dark), found in looks.items() if name == "wide" and not dark}
+    broken = []
+    for page, found in pages.items():
+        assert len(found["ids"]) == len(set(found["ids"])), page
+        for link in found["links"]:
+            target, anchor = urldefrag(urljoin(page, link))
+            if not target.startswith(base):
+                if ".example" in target:
+                    broken.append((page, link))
+                continue
+            target += "index.html" if target.endswith("/") else ""
+            there = target in pages or (site / unquote(target.removeprefix(base))).is_file()
+            if not there or anchor and unquote(anchor) not in pages[target]["ids"]:
+                broken.append((page, link))
+    assert not broken
+
+
+def test_pages_are_light(site, looks):
+    def weight(found):
+        files = [site / unquote(urldefrag(u)[0].split("/", 3)[3]) for u in found["requests"] if not u.startswith("data:")]
+        return sum((file / "index.html" if file.is_dir() else file).stat().st_size for file in files if file.exists())
+    assert not wrong(looks, lambda f: max(weight(f) - 2_000_000, 0))
+
+
+@pytest.mark.parametrize("words", ["Whalley–Wilmott", "branching ratio"])
+def test_search_finds(driver, base, words):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+    shape(driver, *SHAPES["wide"], dark=False)
+    driver.get(base)
+    driver.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys(words)
+    results = WebDriverWait(driver, 10).until(lambda d: d.find_elements(By.CSS_SELECTOR, "a.search-result"))
+    found = [result for result in results if re.search(words, result.text, re.I)]
+    assert found, [result.text for result in results]
+    driver.get(found[0].get_attribute("href"))
+    assert re.search(words, driver.find_element(By.TAG_NAME, "main").text, re.I)
+
+
+def take_shots(site, folder, only):
+    import tempfile
+    folder.mkdir(parents=True, exist_ok=True)
+    server, base = serve(site)
+    with tempfile.TemporaryDirectory() as profile:
+        browser = open_browser(profile)
+        try:
+            for page in only or pages_of(site):
+                for name, (width, height) in SHAPES.items():
+                    for dark in (False, True):
+                        shape(browser, width, height, dark)
+                        browser.get(base + page)
+                        browser.execute_async_script(LOOK)
+                        tall = browser.execute_script("return document.documentElement.scrollHeight")
+                        shape(browser, width, min(tall, 6000), dark)
+                        shot = folder / f"{page.replace('/', '-').removesuffix('.html')}-{name}-{'dark' if dark else 'light'}.png"
+                        browser.save_screenshot(str(shot))
+        finally:
+            browser.quit()
+            server.shutdown()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Save pictures of the site's pages.")
+    parser.add_argument("--shots", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--site", type=Path, default=Path("_docs"), help="built site")
+    parser.add_argument("pages", nargs="*", help="pages such as api/core.html; all by default")
+    arguments = parser.parse_args()
+    take_shots(arguments.site, arguments.shots, arguments.pages)
