@@ -20,7 +20,7 @@ setup(
     keywords=cfg["keywords"].split(),
     classifiers=["Intended Audience :: Science/Research", "Programming Language :: Python :: 3"],
     packages=find_packages(include=["btc_hedge_rl", "btc_hedge_rl.*"]),
-    package_data={"btc_hedge_rl": ["reference/*"]},
+    package_data={"btc_hedge_rl": ["reference/*", "profiles/*"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split()},

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'PATH_METRICS', 'UNITS', 'HIGHER_IS_BETTER', 'cvar', 'performance_metrics', 'BacktestResult', 'backtest',
-           'Comparison', 'compare', 'tune', 'plot_densities', 'plot_intervals']
+           'save_result', 'load_result', 'Comparison', 'compare', 'tune', 'plot_densities', 'plot_intervals']
 
 # %% ../nbs/api/07_backtest.ipynb #12efac79
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .core import BARS_PER_DAY, BP, DAYS_PER_YEAR, PALETTE, STRATEGY_COLOURS, STRATEGY_NAMES, InputError
+from .core import (BARS_PER_DAY, BP, DAYS_PER_YEAR, PALETTE, STRATEGY_COLOURS, STRATEGY_NAMES, InputError, atomic_path, read_json,
+                               write_json)
 from .envs import Episodes, batch_of, run_episodes
 from .simulator import Paths
 
@@ -96,6 +98,26 @@ def backtest(
     metrics = pd.DataFrame({name: _row(es, scale) for name, es in runs.items()}).T.rename_axis("strategy")
     return BacktestResult(metrics, pd.DataFrame(columns), {n: np.stack([e.pnl for e in es]) * scale for n, es in runs.items()},
                           {n: es[0] for n, es in runs.items()}, unit)
+
+# %% ../nbs/api/07_backtest.ipynb #a29cf3c0
+def save_result(
+    result: BacktestResult,
+    folder,  # Destination; `pnl.parquet` and `metrics.json` are written there
+) -> Path:
+    "Write profits and metrics."
+    folder = Path(folder)
+    with atomic_path(folder / "pnl.parquet") as temporary: result.pnl.to_parquet(temporary)
+    write_json(folder / "metrics.json", dict(unit=result.unit, metrics=result.metrics.T.to_dict()))
+    return folder
+
+def load_result(
+    folder,  # Written by `save_result`
+) -> BacktestResult:
+    "Read profits and metrics."
+    card, pnl = read_json(Path(folder) / "metrics.json"), pd.read_parquet(Path(folder) / "pnl.parquet")
+    metrics = pd.DataFrame(card["metrics"]).T.astype(float).rename_axis("strategy")
+    samples = {n: pnl[[c for c in pnl if c.split("/")[0] == n]].to_numpy().T for n in metrics.index}
+    return BacktestResult(metrics, pnl, samples, {}, card["unit"])
 
 # %% ../nbs/api/07_backtest.ipynb #d83e24de
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from numba import njit, prange
 
 # %% ../nbs/api/00_core.ipynb #540af6dc
@@ -204,6 +203,7 @@ STRATEGY_NAMES = {
 
 def use_theme() -> None:
     "Set the figure style used by every notebook."
+    import seaborn as sns          # here, so that the command line starts without it
     sns.set_theme(style="ticks", context="notebook", palette=PALETTE)
     mpl.rcParams.update({
         "figure.figsize": (9, 3.6), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True,

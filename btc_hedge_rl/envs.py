@@ -187,6 +187,7 @@ def default_paths() -> Paths:
     "256 paths of 14 days of the reference model: what an environment made without paths runs on."
     return simulate(reference_model(), 256, 14 * BARS_PER_DAY, seed=0)
 
+# %% ../nbs/api/05_envs.ipynb #dc0f849b
 class DeltaHedging(HedgingBatch):
     "Batched core of the delta-hedging task: short one call, hedge with the perpetual."
     def __init__(

@@ -134,6 +134,7 @@ def _broadcast(*arrays):
     return [np.ascontiguousarray(np.broadcast_to(np.asarray(a, bool if np.asarray(a).dtype == bool else float), shape)).reshape(-1)
             for a in arrays], shape
 
+# %% ../nbs/api/03_market.ipynb #19399859
 class Valuation(NamedTuple):
     "Price and Greeks of options, arrays of the broadcast shape of the inputs."
     price: np.ndarray  # USD

@@ -800,7 +800,7 @@ def run_command(
         print(parameter_table(find_notebooks(notebooks)))
         return
     folder = run_study(data, profile, _assignments(parameter), out, notebooks, from_, only, force, timeout)
-    print(f"\n{os.path.relpath(folder)}: executed notebooks, artifacts, metrics.json, manifest.json")
+    print(f"\n{os.path.relpath(folder)}: executed notebooks, artifacts{', metrics.json' * (folder / 'metrics.json').exists()}, manifest.json")
 
 @app.command("fetch")
 def fetch_command(

@@ -124,7 +124,7 @@ class JumpSet:
 
 def _hour_of_week_season(returns, index):
     "Mean |return| by hour of day, weekdays and weekends apart, relative to its average: (n,)."
-    key = index.hour + 24 * (index.dayofweek >= 5)
+    key = index.hour + 24 * (index.day_of_week >= 5)
     size = pd.Series(np.abs(returns)).clip(upper=np.quantile(np.abs(returns), .99))
     return (size.groupby(np.asarray(key)).transform("mean") / size.mean()).to_numpy()
 
@@ -485,6 +485,7 @@ def _jump_size(state, sizes):
     state, u = uniform(state)
     return state, sizes[min(int(u * len(sizes)), len(sizes) - 1)]
 
+# %% ../nbs/api/02_simulator.ipynb #63bfa159
 @njit(cache=True)
 def _simulate_path(p, mu, alpha, up, down, state, y, s_ref, candles, o, h, l, c):
     "One path into the rows `o`, `h`, `l`, `c`; `p` = theta, kappa, g, sigma, beta, compensators, start excess."
@@ -543,6 +544,7 @@ def _simulate_path(p, mu, alpha, up, down, state, y, s_ref, candles, o, h, l, c)
             o[t] = c[t - 1]
             h[t], l[t] = max(s_ref * np.exp(high), o[t], c[t]), min(s_ref * np.exp(low), o[t], c[t])
 
+# %% ../nbs/api/02_simulator.ipynb #82c28358
 @njit(cache=True, parallel=True)
 def _simulate_paths(p, mu, alpha, up, down, seed, first, y0, s_ref, candles, o, h, l, c):
     for i in prange(len(c)):

@@ -6,9 +6,9 @@
 __all__ = ['TICK', 'INTENSITY', 'CANDLE', 'POISSON', 'GAMMAS', 'QUOTERS', 'QuoteRule', 'offsets', 'quotes', 'Quoter', 'Symmetric',
            'InventorySkew', 'AvellanedaStoikov', 'GLFT', 'candle_fill', 'poisson_fill', 'MakerResult', 'make_market',
            'inventory_acf', 'inventory_half_life', 'mean_less_std', 'near_half_life', 'tune_maker', 'study_maker',
-           'plot_episode', 'plot_fans', 'markout', 'mean_interval', 'frontier', 'plot_frontier', 'maker_metrics',
-           'maker_from_dict', 'HedgeState', 'Unhedged', 'DeltaHedge', 'LelandHedge', 'band_half_width', 'trade_to_band',
-           'WhalleyWilmott', 'OptionState', 'delta_after', 'allowed', 'HoldOptions', 'RulePuts', 'RuleDelta']
+           'plot_episode', 'plot_fans', 'markout', 'mean_interval', 'frontier', 'plot_frontier', 'maker_from_dict',
+           'HedgeState', 'Unhedged', 'DeltaHedge', 'LelandHedge', 'band_half_width', 'trade_to_band', 'WhalleyWilmott',
+           'OptionState', 'delta_after', 'allowed', 'HoldOptions', 'RulePuts', 'RuleDelta']
 
 # %% ../nbs/api/04_strategies.ipynb #e7b396a2
 from dataclasses import asdict, dataclass, fields, replace
@@ -77,7 +77,8 @@ class Quoter:
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
-            low = np.min(value) if field.name != "horizon" else pd.Timedelta(value) / BAR
+            try: low = np.min(value) if field.name != "horizon" else pd.Timedelta(value) / BAR
+            except (TypeError, ValueError): low = np.nan
             positive = field.name in ("order_size", "max_inventory", "risk_aversion", "volatility", "intensity", "horizon")
             if not np.all(np.isfinite(low)) or low < 0 or (positive and low == 0):
                 raise InputError(f"{type(self).__name__}: {field.name} is {value!r}; it must be {'positive' if positive else 'at least 0'}.")
@@ -253,6 +254,11 @@ class MakerResult:
         "Final equity in units of the starting price (BTC), so that paths at different prices compare."
         return self.equity[:, -1] / self.price
 
+    @property
+    def drawdown(self) -> np.ndarray:
+        "Largest fall of equity from its peak, in units of the starting price."
+        return (np.maximum.accumulate(self.equity, axis=1) - self.equity).max(axis=1) / self.price
+
     def attribution(self) -> pd.DataFrame:
         "Where final equity comes from, one row a path, in units of the starting price; the columns sum to `pnl`."
         parts = {"spread captured": self.spread_captured, "adverse selection": self.adverse_selection,
@@ -304,9 +310,10 @@ def inventory_acf(
     "Autocorrelation of the inventory around its overall mean."
     x = np.atleast_2d(inventory)[:, burn_in:]
     n = x.shape[1]
+    size = 1 << (2 * n - 1).bit_length()      # padded, so that the correlation does not wrap around, to a length FFTs like
     if n < 2 * BARS_PER_DAY:
         raise InputError(f"inventory: {x.shape[1]} bars after burn-in are too few; two days or more are needed.")
-    power = np.abs(np.fft.rfft(x - x.mean(), 2 * n, axis=1))**2
+    power = np.abs(np.fft.rfft(x - x.mean(), size, axis=1))**2
     acf = np.fft.irfft(power.mean(0))[:n // 2] / np.arange(n, n - n // 2, -1)
     return acf / acf[0] if acf[0] > 0 else np.zeros(n // 2)
 
@@ -333,9 +340,12 @@ def near_half_life(
     target: str = "12h",  # Wanted half-life of the inventory
 ) -> Callable:  # Score for `tune_maker`
     "Score that is 0 at the target and falls with the log-distance of the inventory's half-life from it."
+    try: wanted = pd.Timedelta(target)
+    except ValueError: raise InputError(f"half-life {target!r} is no length of time; write it like '12h'.") from None
+    if not wanted > pd.Timedelta(0): raise InputError(f"half-life {target!r} must be positive.")
     def score(result):
         found = inventory_half_life(result.inventory)
-        return -np.inf if found is pd.NaT else -abs(np.log(found / pd.Timedelta(target)))
+        return -np.inf if found is pd.NaT else -abs(np.log(found / wanted))
     return score
 
 def tune_maker(
@@ -434,12 +444,12 @@ def mean_interval(
     return tuple(float(x) for x in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]))
 
 # %% ../nbs/api/04_strategies.ipynb #4bef2e75
-GAMMAS = np.logspace(-8, -5, 7)  # Risk aversions of the frontier, per USD
+GAMMAS = tuple(np.logspace(-8, -5, 7))  # Risk aversions of the frontier, per USD
 
 def frontier(
     paths,
-    gammas=GAMMAS,  # Risk aversions of Avellaneda–Stoikov and GLFT, per USD
-    skews=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),  # bp at full inventory
+    gammas: tuple = GAMMAS,  # Risk aversions of Avellaneda–Stoikov and GLFT, per USD
+    skews: tuple = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0),  # bp at full inventory
     base: dict | None = None,  # Fields shared by all makers, such as `order_size`
     **market,  # Passed on to `make_market`
 ) -> pd.DataFrame:  # maker, parameter, mean, std, standard error, half-life
@@ -467,20 +477,6 @@ def plot_frontier(
     ax.set(xlabel="standard deviation of profit, BTC", ylabel="mean profit, BTC", title=title)
 
 # %% ../nbs/api/04_strategies.ipynb #71bf32ca
-def maker_metrics(
-    result: MakerResult,
-) -> dict:  # Metric name to value, BTC (units of the starting price)
-    "Profit, risk, turnover and cost of a maker over paths."
-    pnl, equity = np.sort(result.pnl), result.equity / result.price[:, None]
-    mean, std = pnl.mean(), pnl.std()
-    tail = lambda share: -pnl[:max(1, int(np.ceil(share * len(pnl))))].mean()
-    downside = np.sqrt(np.mean(np.minimum(pnl, 0)**2))
-    z = (pnl - mean) / std if std > 0 else np.zeros_like(pnl)
-    return {"mean": mean, "std": std, "sharpe": mean / std if std > 0 else np.nan, "sortino": mean / downside if downside > 0 else np.nan,
-            "skew": np.mean(z**3), "kurtosis": np.mean(z**4) - 3, "win_rate": np.mean(pnl > 0), "var95": -np.quantile(pnl, .05),
-            "cvar95": tail(.05), "cvar99": tail(.01), "max_drawdown": (np.maximum.accumulate(equity, axis=1) - equity).max(axis=1).mean(),
-            "turnover": result.traded.mean(), "cost": ((result.fees + result.funding) / result.price).mean()}
-
 QUOTERS = {quoter.kind: quoter for quoter in (Symmetric, InventorySkew, AvellanedaStoikov, GLFT)}
 
 def maker_from_dict(
