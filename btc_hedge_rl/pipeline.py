@@ -6,8 +6,9 @@
 __all__ = ['RESERVED', 'TASKS', 'COLUMNS', 'app', 'find_notebooks', 'Parameter', 'read_parameters', 'convert', 'allowed',
            'read_profile', 'resolve', 'parameter_table', 'StepFailed', 'execute_notebook', 'code_hash', 'package_hash',
            'versions', 'check_folder', 'locked', 'artifact', 'Run', 'step_inputs', 'reason_to_run', 'execute_step',
-           'collect_metrics', 'metrics_table', 'open_run', 'run_study', 'sweep_points', 'point_folder', 'run_point',
-           'tidy', 'plot_sweep', 'sweep', 'run_command', 'fetch_command', 'sweep_command', 'docs_command', 'main']
+           'collect_metrics', 'metrics_table', 'open_run', 'run_study', 'headline', 'plot_headline', 'publish',
+           'sweep_points', 'point_folder', 'run_point', 'tidy', 'plot_sweep', 'sweep', 'run_command', 'fetch_command',
+           'sweep_command', 'publish_command', 'docs_command', 'main']
 
 # %% ../nbs/api/08_pipeline.ipynb #13096243
 import ast, difflib, hashlib, io, itertools, json, logging, math, os, platform, re, signal, subprocess, sys, tempfile, time, tokenize, tomllib
@@ -631,6 +632,94 @@ def run_study(
     if metrics and not quiet: print(metrics_table(metrics))
     return folder
 
+# %% ../nbs/api/08_pipeline.ipynb #5e0878dc
+def _keep_outputs(executed: Path, source: Path) -> None:
+    "Copy the outputs of an executed notebook into its source, by cell id."
+    import nbformat
+    done, kept = nbformat.read(executed, 4), nbformat.read(source, 4)
+    outputs = {cell["id"]: cell for cell in done.cells if cell.cell_type == "code"}
+    code = [cell for cell in kept.cells if cell.cell_type == "code"]
+    if any(cell["id"] not in outputs or outputs[cell["id"]].source != cell.source for cell in code):
+        raise InputError(f"{source.name} has changed since this run: run the study again before publishing it.")
+    for cell in code: cell.outputs = outputs[cell["id"]].outputs
+    with atomic_path(source) as temporary: nbformat.write(kept, temporary)
+
+def headline(
+    metrics: dict,  # Of a run
+    manifest: dict,  # Of the same run
+) -> str:  # Markdown
+    "The answer in three sentences, from the numbers."
+    delta, options = metrics["delta_hedging"], metrics["option_hedging"]
+    def said(task, other):
+        c = next(c for c in metrics["comparisons"] if (c["task"], c["second"], c["metric"]) == (task, other, "cvar95"))
+        change = c["difference"] / metrics[task][other]["cvar95"]
+        return {"better": f"**{-change:.0%} better** than", "worse": f"**{change:.0%} worse** than", "undecided": "**not distinguishable** from"}[c["verdict"]] if abs(change) >= .005 or c["verdict"] == "undecided" \
+            else f"{c['verdict']} by {abs(change):.1%} than"
+    return (f"In the tail that matters (CVaR95) PPO hedges a short Bitcoin call {said('delta_hedging', 'bs_delta')} Black–Scholes delta and {said('delta_hedging', 'whalley_wilmott')} the tuned no-trade band. "
+            f"A market maker's inventory, hedged with options, it leaves {said('option_hedging', 'unhedged')} no hedge and {said('option_hedging', 'rule_delta')} the best simple rule, greedy delta hedging. "
+            f"({manifest['unseen_paths']:,} unseen 14-day paths of a market calibrated to *{manifest['data']}*; {manifest['training']}.)")
+
+def plot_headline(metrics: dict) -> None:
+    "PPO against every rule: relative change of CVaR95 with intervals."
+    import matplotlib.pyplot as plt
+    from btc_hedge_rl.core import STRATEGY_COLOURS
+    fig, axes = plt.subplots(1, 2, figsize=(10, 2.6))
+    for ax, (task, title) in zip(axes, (("delta_hedging", "Short call, hedged with the perpetual"), ("option_hedging", "Market maker, hedged with options"))):
+        rows = [c for c in metrics["comparisons"] if c["task"] == task and c["metric"] == "cvar95"]
+        for i, c in enumerate(rows):
+            scale = 100 / metrics[task][c["second"]]["cvar95"]
+            ax.plot([c["low"] * scale, c["high"] * scale], [i, i], lw=4, color=STRATEGY_COLOURS["ppo"], alpha=.5, solid_capstyle="round")
+            ax.plot(c["difference"] * scale, i, "o", color=STRATEGY_COLOURS["ppo"])
+        ax.axvline(0, color="k", lw=.8)
+        ax.set_yticks(range(len(rows)), [f"against {STRATEGY_NAMES[c['second']]}" for c in rows])
+        ax.invert_yaxis()
+        ax.set(xlabel="change of CVaR95, %", title=title)
+
+def _readme_results(metrics: dict, manifest: dict) -> str:
+    "The results block of the README."
+    table = ["| | mean | std | CVaR95 | cost |", "|---|---:|---:|---:|---:|"]
+    table += [f"| {STRATEGY_NAMES[k]} | {v['mean']:.1f} | {v['std']:.1f} | {v['cvar95']:.1f} | {v['cost']:.1f} |" for k, v in metrics["delta_hedging"].items()]
+    return "\n".join([headline(metrics, manifest), "", "![PPO against the rules](nbs/results/headline.png)", "", *table, "", "Short 14-day call, basis points of the initial price per episode."])
+
+def _card(manifest: dict) -> dict:
+    "The part of a manifest that says which run this was."
+    keep = ("created", "status", "package", "git", "profile", "seeds", "versions", "package_sha256", "metrics_sha256")
+    return {k: manifest[k] for k in keep if k in manifest} | {"steps": {step: {k: record.get(k) for k in ("parameters", "seconds")} for step, record in manifest["steps"].items()}}
+
+# %% ../nbs/api/08_pipeline.ipynb #6b9d4a10
+def publish(
+    run: str | Path,  # Folder of a finished run
+    root: str | Path | None = None,  # The clone; found beside the package by default
+) -> None:
+    "Make a finished run the one that notebooks, front page and README show."
+    import nbformat
+    import pandas as pd
+    from nbclient import NotebookClient
+    run, nbs = Path(run), (Path(root) / "nbs/research" if root else find_notebooks()[0].parent).parent
+    manifest, metrics = read_json(run / "manifest.json"), read_json(run / "metrics.json")
+    for source in sorted((nbs / "research").glob("[0-9]*.ipynb")): _keep_outputs(run / source.name, source)
+    rules = read_json(run / "artifacts/rules.json")
+    card = {**_card(manifest), "data": read_json(run / "artifacts/market_model.json")["provenance"]["source"],
+            "unseen_paths": int(pd.read_parquet(run / "artifacts/backtest/delta_hedging/pnl.parquet").shape[0]),
+            "training": f"PPO with {rules['timesteps']:,} decisions, {rules['n_seeds']} training seeds"}
+    import matplotlib.pyplot as plt
+    from btc_hedge_rl.core import use_theme
+    use_theme()
+    write_json(nbs / "results/metrics.json", metrics)
+    write_json(nbs / "results/manifest.json", card)
+    plot_headline(metrics)
+    with atomic_path(nbs / "results/headline.png") as temporary: plt.savefig(temporary, dpi=130)
+    plt.close()
+    front = nbformat.read(nbs / "index.ipynb", 4)
+    NotebookClient(front, resources={"metadata": {"path": str(nbs)}}).execute()
+    for cell in front.cells: cell.metadata.pop("execution", None)
+    with atomic_path(nbs / "index.ipynb") as temporary: nbformat.write(front, temporary)
+    readme = nbs.parent / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- results -->")
+    after = rest.partition("<!-- /results -->")[2]
+    with atomic_path(readme) as temporary:
+        temporary.write_text(f"{before}<!-- results -->\n{_readme_results(metrics, card)}\n<!-- /results -->{after}", encoding="utf-8")
+
 # %% ../nbs/api/08_pipeline.ipynb #c7249d94
 from .site import build_docs
 
@@ -811,10 +900,10 @@ def fetch_command(
     base_url: str = typer.Option("", metavar="URL", help="Address of a mirror of the archive."),
 ):
     "Download 5-minute bars from the Binance USD-M archive, verify them, and write one Parquet file."
-    from btc_hedge_rl.data import fetch_bars
+    from btc_hedge_rl.data import fetch_bars, write_bars
     path = Path(out or f"{symbol}_{start}_{end}.parquet")
     bars = fetch_bars(symbol, start, end, **({"base_url": base_url} if base_url else {}))
-    with atomic_path(path) as temporary: bars.to_parquet(temporary)
+    write_bars(path, bars)
     print(f"{path}: {len(bars):,} bars, {bars.index[0]} to {bars.index[-1]}")
 
 @app.command("sweep")
@@ -836,6 +925,14 @@ def sweep_command(
     grid = {name: [convert(declared[name], v) for v in values] for name, values in asked.items()}
     table = sweep(grid, (), out, workers, scheduler, data=data, profile=profile, notebooks=notebooks, timeout=timeout)
     print(f"{out}: {len(sweep_points(grid))} points, {len(table):,} numbers in sweep.parquet, sweep.png")
+
+@app.command("publish")
+def publish_command(
+    run: str = typer.Argument(..., help="Folder of a finished run."),
+):
+    "Make a finished run the one that the notebooks, the front page and the README show (for maintainers)."
+    publish(run)
+    print(f"{run}: published; render the site with btc-hedge docs")
 
 @app.command("docs")
 def docs_command(
