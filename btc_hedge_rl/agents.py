@@ -76,8 +76,8 @@ def one_thread():
 
 TASKS = {
     "BtcHedge/DeltaHedging-v0": dict(
-        env=dict(action="band", reward="quadratic", decision_bars=1), n_envs=256,
-        policy=dict(width=32, log_std_init=-2.5),
+        env=dict(action="band", reward="quadratic", relative=True, decision_bars=1), n_envs=256,
+        policy=dict(width=32, log_std_init=-1.5),
         ppo=dict(n_steps=32, batch_size=2048, n_epochs=8, learning_rate=5e-4, gamma=.998, gae_lambda=.9, clip_range=.2)),
     "BtcHedge/OptionHedging-v0": dict(
         env=dict(), n_envs=64,

@@ -115,7 +115,7 @@ def _delta_begin(which, close, row, t, strike, vol, decays, state):
         state[4, i], state[5, i] = slow, fast
 
 @njit(cache=True)
-def _delta_advance(target, k, close, row, t, strike, vol, cost, decays, reward_kind, weights, state, reward):
+def _delta_advance(target, k, close, row, t, strike, vol, cost, decays, reward_kind, weights, relative, state, reward):
     "Trade to `target`, let `k` bars pass, settle at expiry. Rows of `state` are named in DeltaHedging."
     n_steps = close.shape[1] - 1
     for i in range(len(target)):
@@ -128,7 +128,8 @@ def _delta_advance(target, k, close, row, t, strike, vol, cost, decays, reward_k
             traded += abs(target[i])
             paid += cost * abs(target[i]) * after
         price, delta, gamma, _, _ = bs_scalar(after, K, (n_steps - last) * DT, vol, True)
-        gain = state[0, i] - price + target[i] * (after - spot)
+        exact = state[0, i] - price + state[1, i] * (after - spot)     # what holding the delta for nothing would have gained
+        gain = exact + (target[i] - state[1, i]) * (after - spot)
         slow, fast = _follow_vol(close, row[i], first, last, decays[0], decays[1], state[4, i], state[5, i])
         pnl = state[7, i] + gain - paid
         peak = max(state[10, i], pnl)
@@ -139,6 +140,7 @@ def _delta_advance(target, k, close, row, t, strike, vol, cost, decays, reward_k
         state[10, i], state[11, i] = peak, max(state[11, i], peak - pnl)
         t[i] = last
         reward[i] = _delta_reward(reward_kind, 100 * gain / K, 100 * paid / K, -100 * pnl / K, ended, weights[0], weights[1], weights[2])
+        if relative: reward[i] -= _delta_reward(reward_kind, 100 * exact / K, 0.0, 0.0, False, weights[0], weights[1], weights[2])
 
 # %% ../nbs/api/05_envs.ipynb #6fff1970
 DELTA_FEATURES = ("moneyness", "time", "delta", "half_width", "offset", "slow_vol", "fast_vol", "last_return", "position", "pnl")
@@ -204,11 +206,13 @@ class DeltaHedging(HedgingBatch):
         risk_weight: float = 0.5,  # λ of mean_variance and entropic
         cost_weight: float = 0.5,  # w of quadratic
         cvar_threshold: float = 2.0,  # ζ of cvar, percent
+        relative: bool = False,  # Rewards less those of the costless exact delta
         start: str = "anywhere",  # First bar of training episodes
         seed: int | None = 0,
     ):
         paths = default_paths() if paths is None else paths
         self._prepare(paths, n, decision_bars, start, seed)
+        self.relative = bool(relative)
         vol = paths.vol if vol is None else vol
         if not (np.isfinite(vol) and vol > 0): raise InputError("The pricing volatility is unknown: give vol=, such as model.annual_vol.")
         if action not in ACTIONS: raise InputError(f"action is {action!r}: it must be one of {', '.join(ACTIONS)}.")
@@ -231,7 +235,7 @@ class DeltaHedging(HedgingBatch):
         "Trade to `target` and let one decision interval pass: rewards (n,)."
         target = np.ascontiguousarray(target, float)
         _delta_advance(target, self.decision_bars, self.paths.close, self.row, self.t, self.strike, self.vol, self.cost, self.decays,
-                       self.reward_kind, self.weights, self._values, self._reward)
+                       self.reward_kind, self.weights, self.relative, self._values, self._reward)
         return self._reward.copy()
 
     @property

@@ -656,7 +656,7 @@ def headline(
         return {"better": f"**{-change:.0%} better** than", "worse": f"**{change:.0%} worse** than", "undecided": "**not distinguishable** from"}[c["verdict"]] if abs(change) >= .005 or c["verdict"] == "undecided" \
             else f"{c['verdict']} by {abs(change):.1%} than"
     return (f"In the tail that matters (CVaR95) PPO hedges a short Bitcoin call {said('delta_hedging', 'bs_delta')} Black–Scholes delta and {said('delta_hedging', 'whalley_wilmott')} the tuned no-trade band. "
-            f"A market maker's inventory, hedged with options, it leaves {said('option_hedging', 'unhedged')} no hedge and {said('option_hedging', 'rule_delta')} the best simple rule, greedy delta hedging. "
+            f"For a market maker whose inventory is hedged with options, PPO is {said('option_hedging', 'unhedged')} no hedge and {said('option_hedging', 'rule_delta')} greedy delta hedging, the best simple rule. "
             f"({manifest['unseen_paths']:,} unseen 14-day paths of a market calibrated to *{manifest['data']}*; {manifest['training']}.)")
 
 def plot_headline(metrics: dict) -> None:
