@@ -15,6 +15,7 @@ from functools import lru_cache
 import gymnasium as gym
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from gymnasium.envs.registration import register, registry
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -37,8 +38,16 @@ def _draw_episodes(streams, which, n_paths, n_starts, stride, row, t):
         streams[i], u = uniform(streams[i])
         t[i] = min(int(u * n_starts), n_starts - 1) * stride
 
+# %% ../nbs/api/05_envs.ipynb #0d8b10cc
 class HedgingBatch:
-    "Episodes of one task, stepped together; subclasses say what a step does."
+    "Episodes of one task, stepped together; subclasses say what a step does and in which rows of `_values` results are kept."
+    _rows: dict                             # pnl, paid, turnover, drawdown → row
+
+    def _in_spots(self, name): return self._values[self._rows[name]] / self.paths.close[self.row, 0]
+    pnl = property(lambda self: self._in_spots("pnl"), doc="Profit so far, in units of the initial spot.")
+    paid = property(lambda self: self._in_spots("paid"), doc="Costs so far, in units of the initial spot.")
+    drawdown = property(lambda self: self._in_spots("drawdown"), doc="Largest fall of profit so far, in units of the initial spot.")
+    turnover = property(lambda self: self._values[self._rows["turnover"]], doc="BTC traded so far (of underlying, for options).")
 
     def _prepare(self, paths, n, decision_bars, start, seed):
         if not isinstance(paths, Paths): raise InputError(f"paths must be a Paths object from `simulate` or `Paths.from_bars`, not {type(paths).__name__}.")
@@ -102,6 +111,7 @@ def _follow_vol(close, row, first, last, decay_slow, decay_fast, slow, fast):
         fast = v + decay_fast * (fast - v)
     return slow, fast
 
+# %% ../nbs/api/05_envs.ipynb #7a06ef8d
 @njit(cache=True)
 def _delta_begin(which, close, row, t, strike, vol, decays, state):
     "State of episodes that start at bar `t`: nothing traded yet, hedged at delta if under way."
@@ -192,6 +202,8 @@ def default_paths() -> Paths:
 # %% ../nbs/api/05_envs.ipynb #dc0f849b
 class DeltaHedging(HedgingBatch):
     "Batched core of the delta-hedging task: short one call, hedge with the perpetual."
+    _rows = dict(pnl=7, paid=8, turnover=9, drawdown=11)
+
     def __init__(
         self,
         paths: Paths | None = None,  # Market; its length is the option's life
@@ -228,29 +240,31 @@ class DeltaHedging(HedgingBatch):
         self.observation_space = gym.spaces.Box(-10, 10, (len(DELTA_FEATURES),), np.float32)
         self.action_space = self.action.space
 
-    def _begin(self, which):
-        _delta_begin(which, self.paths.close, self.row, self.t, self.strike, self.vol, self.decays, self._values)
+# %% ../nbs/api/05_envs.ipynb #9ec72aa0
+@patch
+def _begin(self: DeltaHedging, which):
+    _delta_begin(which, self.paths.close, self.row, self.t, self.strike, self.vol, self.decays, self._values)
 
-    def advance(self, target):
-        "Trade to `target` and let one decision interval pass: rewards (n,)."
-        target = np.ascontiguousarray(target, float)
-        _delta_advance(target, self.decision_bars, self.paths.close, self.row, self.t, self.strike, self.vol, self.cost, self.decays,
-                       self.reward_kind, self.weights, self.relative, self._values, self._reward)
-        return self._reward.copy()
+@patch
+def advance(self: DeltaHedging, target) -> np.ndarray:
+    "Trade to `target` and let one decision interval pass: rewards (n,)."
+    target = np.ascontiguousarray(target, float)
+    _delta_advance(target, self.decision_bars, self.paths.close, self.row, self.t, self.strike, self.vol, self.cost, self.decays,
+                   self.reward_kind, self.weights, self.relative, self._values, self._reward)
+    return self._reward.copy()
 
-    @property
-    def state(self) -> HedgeState:
-        "What may be known now."
-        v = self._values
-        return HedgeState(self.t, self.paths.close[self.row, self.t], self.strike[self.row], (self.paths.n_steps - self.t) * DT, v[1], v[2], v[3],
-                          np.sqrt(v[4]), np.sqrt(v[5]), v[6], v[7], self.vol, self.cost, self.decision_bars * DT)
+@patch(as_prop=True)
+def state(self: DeltaHedging) -> HedgeState:
+    "What may be known now."
+    v = self._values
+    return HedgeState(self.t, self.paths.close[self.row, self.t], self.strike[self.row], (self.paths.n_steps - self.t) * DT, v[1], v[2], v[3],
+                      np.sqrt(v[4]), np.sqrt(v[5]), v[6], v[7], self.vol, self.cost, self.decision_bars * DT)
 
-    def observe(self): return delta_features(self.state, self.risk_aversion)
-    def to_target(self, actions): return self.action.target(actions, self.state)
-    pnl = property(lambda self: self._values[7] / self.paths.close[self.row, 0], doc="Profit so far, in units of the initial spot.")
-    paid = property(lambda self: self._values[8] / self.paths.close[self.row, 0], doc="Costs so far, in units of the initial spot.")
-    turnover = property(lambda self: self._values[9], doc="BTC traded so far.")
-    drawdown = property(lambda self: self._values[11] / self.paths.close[self.row, 0], doc="Largest fall of profit so far, in units of the initial spot.")
+@patch
+def observe(self: DeltaHedging): return delta_features(self.state, self.risk_aversion)
+
+@patch
+def to_target(self: DeltaHedging, actions): return self.action.target(actions, self.state)
 
 # %% ../nbs/api/05_envs.ipynb #4df9b5d6
 @dataclass
@@ -303,6 +317,7 @@ def _option_begin(which, close, local_vol, row, t, params, tenors, relative, lis
         values[:, i] = 0.0
         _price_book(close[row[i], t[i]], local_vol[row[i], t[i]], t[i], listing[i], params, tenors, relative, prices[i], deltas[i], vegas[i], gammas[i])
 
+# %% ../nbs/api/05_envs.ipynb #a81c871f
 @njit(cache=True)
 def _option_advance(choice, k, lot, room, cost, close, local_vol, inventory, equity, row, t, params, tenors, relative, weights,
                     listing, positions, prices, deltas, vegas, gammas, values, reward):
@@ -371,6 +386,8 @@ def option_features(
 # %% ../nbs/api/05_envs.ipynb #2f82b980
 class OptionHedging(HedgingBatch):
     "Batched core of the option-hedging task: a market maker's risk, twelve options, 25 choices."
+    _rows = dict(pnl=1, paid=4, turnover=5, drawdown=3)
+
     def __init__(
         self,
         paths: Paths | None = None,  # Market; candles are needed for the maker's fills
@@ -412,36 +429,41 @@ class OptionHedging(HedgingBatch):
         self.observation_space = gym.spaces.Box(-10, 10, (OPTION_FEATURES,), np.float32)
         self.action_space = gym.spaces.Discrete(1 + 2 * len(self.universe))
 
-    @property
-    def _book(self): return self.listing, self.positions, self._prices, self._deltas, self._vegas, self._gammas, self._values
+# %% ../nbs/api/05_envs.ipynb #99b8848c
+@patch(as_prop=True)
+def _book(self: OptionHedging):
+    return self.listing, self.positions, self._prices, self._deltas, self._vegas, self._gammas, self._values
 
-    def _begin(self, which):
-        _option_begin(which, self.paths.close, self.local_vol, self.row, self.t, self.surface.params, self.tenors, self.relative, *self._book)
+@patch
+def _begin(self: OptionHedging, which):
+    _option_begin(which, self.paths.close, self.local_vol, self.row, self.t, self.surface.params, self.tenors, self.relative, *self._book)
 
-    def advance(self, choice):
-        "Carry out the choices and let one decision interval pass: rewards (n,)."
-        choice = np.ascontiguousarray(choice, np.int64)
-        if choice.size and not (0 <= choice.min() and choice.max() < self.action_space.n): raise InputError(f"Choices must be 0 … {self.action_space.n - 1}.")
-        _option_advance(choice, self.decision_bars, self.lot, self.max_lots * self.lot, self.cost, self.paths.close, self.local_vol, self.inventory,
-                        self.maker_equity, self.row, self.t, self.surface.params, self.tenors, self.relative, self.weights, *self._book, self._reward)
-        return self._reward.copy()
+@patch
+def advance(self: OptionHedging, choice) -> np.ndarray:
+    "Carry out the choices and let one decision interval pass: rewards (n,)."
+    choice = np.ascontiguousarray(choice, np.int64)
+    if choice.size and not (0 <= choice.min() and choice.max() < self.action_space.n): raise InputError(f"Choices must be 0 … {self.action_space.n - 1}.")
+    _option_advance(choice, self.decision_bars, self.lot, self.max_lots * self.lot, self.cost, self.paths.close, self.local_vol, self.inventory,
+                    self.maker_equity, self.row, self.t, self.surface.params, self.tenors, self.relative, self.weights, *self._book, self._reward)
+    return self._reward.copy()
 
-    @property
-    def state(self) -> OptionState:
-        "What may be known now."
-        v, spot = self._values, self.paths.close[self.row, self.t]
-        return OptionState(self.t, spot, self.inventory[self.row, self.t], self.positions, self._prices, self._deltas, self._vegas, self._gammas,
-                           self.local_vol[self.row, self.t], v[1], v[2] - v[1], v[6], np.log(spot[:, None] / self.listing), self.lot, self.max_lots, self.paths.n_steps)
+@patch(as_prop=True)
+def state(self: OptionHedging) -> OptionState:
+    "What may be known now."
+    v, spot = self._values, self.paths.close[self.row, self.t]
+    return OptionState(self.t, spot, self.inventory[self.row, self.t], self.positions, self._prices, self._deltas, self._vegas, self._gammas,
+                       self.local_vol[self.row, self.t], v[1], v[2] - v[1], v[6], np.log(spot[:, None] / self.listing), self.lot, self.max_lots, self.paths.n_steps)
 
-    def observe(self): return option_features(self.state)
-    def to_target(self, actions): return actions
-    def action_masks(self) -> np.ndarray:
-        "(n, 25) choices that respect the position limit."
-        return allowed(self.state)
-    pnl = property(lambda self: self._values[1] / self.paths.close[self.row, 0], doc="Equity change so far, in units of the initial spot.")
-    paid = property(lambda self: self._values[4] / self.paths.close[self.row, 0], doc="Option costs so far, in units of the initial spot.")
-    turnover = property(lambda self: self._values[5], doc="Lots traded so far, BTC of underlying.")
-    drawdown = property(lambda self: self._values[3] / self.paths.close[self.row, 0], doc="Largest fall of equity so far, in units of the initial spot.")
+@patch
+def observe(self: OptionHedging): return option_features(self.state)
+
+@patch
+def to_target(self: OptionHedging, actions): return actions
+
+@patch
+def action_masks(self: OptionHedging) -> np.ndarray:
+    "(n, 25) choices that respect the position limit."
+    return allowed(self.state)
 
 # %% ../nbs/api/05_envs.ipynb #bc3d4d65
 class _SingleEnv(gym.Env):
