@@ -1,1 +1,8 @@
 __version__ = "0.1.0"
+
+from gymnasium.envs.registration import register, registry
+
+for _task in ("DeltaHedging", "OptionHedging"):
+    if f"BtcHedge/{_task}-v0" not in registry:
+        register(f"BtcHedge/{_task}-v0", entry_point=f"btc_hedge_rl.envs:{_task}Env",
+                 vector_entry_point=f"btc_hedge_rl.envs:{_task}VectorEnv")

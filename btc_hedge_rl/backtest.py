@@ -53,9 +53,12 @@ def performance_metrics(
     max_drawdown: np.ndarray = np.nan,  # (n,) largest fall of each episode
     turnover: np.ndarray = np.nan,  # (n,) traded, BTC
     cost: np.ndarray = np.nan,  # (n,) costs paid
+    days: float = 14,  # Length of an episode, for the annualised ratios
 ) -> dict:  # metric → value
     "All metrics of one strategy."
+    if not np.isfinite(pnl).all(): raise InputError("A profit is not a finite number: metrics of it would mean nothing.")
     values = {name: float(metric(np.asarray(pnl))) for name, metric in METRICS.items()}
+    for name in ("sharpe", "sortino"): values[name] *= np.sqrt(14 / days)
     return {**values, **{name: float(np.mean(x)) for name, x in zip(PATH_METRICS, (max_drawdown, turnover, cost))}}
 
 # %% ../nbs/api/07_backtest.ipynb #4785e6d0
@@ -70,8 +73,8 @@ class BacktestResult:
     episodes: dict  # name → Episodes of its first hedger
     unit: str  # Of profits and costs
 
-def _row(runs, scale):
-    rows = [performance_metrics(e.pnl * scale, e.drawdown * scale, e.turnover, e.cost * scale) for e in runs]
+def _row(runs, scale, days):
+    rows = [performance_metrics(e.pnl * scale, e.drawdown * scale, e.turnover, e.cost * scale, days) for e in runs]
     return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
 
 def backtest(
@@ -95,7 +98,7 @@ def backtest(
             bar.update()
     bar.close()
     columns = {name if i == 0 else f"{name}/{i}": e.pnl * scale for name, es in runs.items() for i, e in enumerate(es)}
-    metrics = pd.DataFrame({name: _row(es, scale) for name, es in runs.items()}).T.rename_axis("strategy")
+    metrics = pd.DataFrame({name: _row(es, scale, paths.n_steps / BARS_PER_DAY) for name, es in runs.items()}).T.rename_axis("strategy")
     return BacktestResult(metrics, pd.DataFrame(columns), {n: np.stack([e.pnl for e in es]) * scale for n, es in runs.items()},
                           {n: es[0] for n, es in runs.items()}, unit)
 
@@ -177,7 +180,7 @@ def tune(
 ):  # (best hedger, best value, curve: value → metrics)
     "Choose a rule's parameter on training paths."
     batch, scale = batch_of(env_id, paths, **env), UNITS[env_id][1]
-    curve = pd.DataFrame({v: _row([run_episodes(rule(v), batch)], scale) for v in values}).T.rename_axis("value")
+    curve = pd.DataFrame({v: _row([run_episodes(rule(v), batch)], scale, paths.n_steps / BARS_PER_DAY) for v in values}).T.rename_axis("value")
     best = curve[objective].idxmin()
     return rule(best), best, curve
 

@@ -192,11 +192,11 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 
 STRATEGY_COLOURS = {
     "unhedged": "#7A7A7A", "bs_delta": "#0072B2", "leland": "#56B4E9", "whalley_wilmott": "#009E73", "ppo": "#D55E00",
-    "rule_puts": "#56B4E9", "rule_delta": "#009E73",
+    "ppo_start": "#CC79A7", "rule_puts": "#56B4E9", "rule_delta": "#009E73",
     "symmetric": "#7A7A7A", "inventory_skew": "#0072B2", "avellaneda_stoikov": "#009E73", "glft": "#E69F00",
 }
 STRATEGY_NAMES = {
-    "unhedged": "Unhedged", "bs_delta": "Black–Scholes delta", "leland": "Leland", "whalley_wilmott": "Whalley–Wilmott band", "ppo": "PPO",
+    "unhedged": "Unhedged", "bs_delta": "Black–Scholes delta", "leland": "Leland", "whalley_wilmott": "Whalley–Wilmott band", "ppo": "PPO", "ppo_start": "PPO before training",
     "rule_puts": "Buy 1-day ATM options", "rule_delta": "Greedy delta rule",
     "symmetric": "Symmetric", "inventory_skew": "Inventory skew", "avellaneda_stoikov": "Avellaneda–Stoikov", "glft": "GLFT",
 }

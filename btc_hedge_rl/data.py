@@ -212,7 +212,7 @@ def _day_is_first(first, second, name, dayfirst):
                          f"({first.index.name} {(first > 12).idxmax()} and {(second > 12).idxmax()}); write them year first.")
     if dayfirst is None and day_first and month_first:
         raise InputError(f"{name}: column time: every date fits both day/month and month/day; "
-                         "say which with dayfirst=True or dayfirst=False.")
+                         "say which with dayfirst=True or dayfirst=False, or write them as 2025-07-23 08:10.")
     if dayfirst is None:
         return day_first
     if not (day_first if dayfirst else month_first):

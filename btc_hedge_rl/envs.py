@@ -9,14 +9,13 @@ __all__ = ['REWARDS', 'DELTA_FEATURES', 'ACTIONS', 'OPTION_FEATURES', 'ENVIRONME
            'batch_of', 'sb3_vec_env']
 
 # %% ../nbs/api/05_envs.ipynb #f86ba09e
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import gymnasium as gym
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from gymnasium.envs.registration import register, registry
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numba import njit
@@ -39,6 +38,8 @@ def _draw_episodes(streams, which, n_paths, n_starts, stride, row, t):
         t[i] = min(int(u * n_starts), n_starts - 1) * stride
 
 # %% ../nbs/api/05_envs.ipynb #0d8b10cc
+_EPISODE_STREAMS = 1 << 40       # far from the streams of price paths
+
 class HedgingBatch:
     "Episodes of one task, stepped together; subclasses say what a step does and in which rows of `_values` results are kept."
     _rows: dict                             # pnl, paid, turnover, drawdown → row
@@ -62,7 +63,7 @@ class HedgingBatch:
     def seed(self, seed: int | None):
         "Give each episode its stream; without a seed a fresh one is drawn."
         seed = np.random.SeedSequence().entropy % 2**63 if seed is None else seed
-        self.streams = np.array([stream(seed, i) for i in range(self.n)], np.uint64)
+        self.streams = np.array([stream(seed, _EPISODE_STREAMS + i) for i in range(self.n)], np.uint64)
 
     def reset(self, rows: np.ndarray | None = None) -> np.ndarray:
         "Start all episodes (episode i on path `rows[i]` from its first bar, if given) and return observations."
@@ -249,6 +250,8 @@ def _begin(self: DeltaHedging, which):
 def advance(self: DeltaHedging, target) -> np.ndarray:
     "Trade to `target` and let one decision interval pass: rewards (n,)."
     target = np.ascontiguousarray(target, float)
+    if target.shape != (self.n,): raise InputError(f"Targets have shape {target.shape}: one per episode, ({self.n},), is needed.")
+    if not np.isfinite(target).all(): raise InputError("A hedger's target is not a finite number.")
     _delta_advance(target, self.decision_bars, self.paths.close, self.row, self.t, self.strike, self.vol, self.cost, self.decays,
                    self.reward_kind, self.weights, self.relative, self._values, self._reward)
     return self._reward.copy()
@@ -410,6 +413,8 @@ class OptionHedging(HedgingBatch):
         paths = default_paths() if paths is None else paths
         self._prepare(paths, n, decision_bars, start, seed)
         self.universe = OptionUniverse()
+        if paths.n_steps % self.universe.tenors[-1]:
+            raise InputError(f"Paths have {paths.n_steps} bars: the option task needs whole weeks ({self.universe.tenors[-1]} bars), so that everything is settled at the end.")
         if any(tenor % decision_bars for tenor in self.universe.tenors):
             raise InputError(f"decision_bars is {decision_bars}: it must divide {self.universe.tenors[0]}, the bars of a day, so that expiries are decision times.")
         if surface is None:
@@ -442,7 +447,8 @@ def _begin(self: OptionHedging, which):
 def advance(self: OptionHedging, choice) -> np.ndarray:
     "Carry out the choices and let one decision interval pass: rewards (n,)."
     choice = np.ascontiguousarray(choice, np.int64)
-    if choice.size and not (0 <= choice.min() and choice.max() < self.action_space.n): raise InputError(f"Choices must be 0 … {self.action_space.n - 1}.")
+    if choice.shape != (self.n,): raise InputError(f"Choices have shape {choice.shape}: one per episode, ({self.n},), is needed.")
+    if not (0 <= choice.min() and choice.max() < self.action_space.n): raise InputError(f"Choices must be 0 … {self.action_space.n - 1}.")
     _option_advance(choice, self.decision_bars, self.lot, self.max_lots * self.lot, self.cost, self.paths.close, self.local_vol, self.inventory,
                     self.maker_equity, self.row, self.t, self.surface.params, self.tenors, self.relative, self.weights, *self._book, self._reward)
     return self._reward.copy()
@@ -509,7 +515,8 @@ class _VectorEnv(VectorEnv):
         self.observation_space, self.action_space = (batch_space(s, num_envs) for s in (self.single_observation_space, self.single_action_space))
 
     def reset(self, *, seed=None, options=None):
-        if seed is not None: self.batch.seed(int(np.atleast_1d(seed)[0]))
+        if np.ndim(seed): raise InputError("Give one seed: every episode of the batch derives its own stream from it.")
+        if seed is not None: self.batch.seed(int(seed))
         return self.batch.reset(), {}
 
     def step(self, actions):
@@ -525,12 +532,7 @@ class DeltaHedgingVectorEnv(_VectorEnv): batch_class = DeltaHedging
 class OptionHedgingVectorEnv(_VectorEnv): batch_class = OptionHedging
 
 # %% ../nbs/api/05_envs.ipynb #d05d2b83
-ENVIRONMENTS = {"BtcHedge/DeltaHedging-v0": (DeltaHedging, "DeltaHedgingEnv", "DeltaHedgingVectorEnv"),
-                "BtcHedge/OptionHedging-v0": (OptionHedging, "OptionHedgingEnv", "OptionHedgingVectorEnv")}
-
-for _id, (_, _single, _vector) in ENVIRONMENTS.items():
-    if _id not in registry:
-        register(_id, entry_point=f"btc_hedge_rl.envs:{_single}", vector_entry_point=f"btc_hedge_rl.envs:{_vector}")
+ENVIRONMENTS = {"BtcHedge/DeltaHedging-v0": DeltaHedging, "BtcHedge/OptionHedging-v0": OptionHedging}   # registered when the package is imported
 
 def batch_of(
     env_id: str,  # A registered name
@@ -541,7 +543,7 @@ def batch_of(
     "The batched core behind an environment's name."
     if env_id not in ENVIRONMENTS: raise InputError(f"Environment {env_id!r} is unknown: choose one of {', '.join(ENVIRONMENTS)}.")
     paths = default_paths() if paths is None else paths
-    return ENVIRONMENTS[env_id][0](paths, len(paths) if n is None else n, **kwargs)
+    return ENVIRONMENTS[env_id](paths, len(paths) if n is None else n, **kwargs)
 
 class _SB3Batch(VecEnv):
     "A batch as Stable-Baselines3's VecEnv."

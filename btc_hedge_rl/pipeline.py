@@ -657,7 +657,7 @@ def headline(
             else f"{c['verdict']} by {abs(change):.1%} than"
     return (f"In the tail that matters (CVaR95) PPO hedges a short Bitcoin call {said('delta_hedging', 'bs_delta')} Black–Scholes delta and {said('delta_hedging', 'whalley_wilmott')} the tuned no-trade band. "
             f"For a market maker whose inventory is hedged with options, PPO is {said('option_hedging', 'unhedged')} no hedge and {said('option_hedging', 'rule_delta')} greedy delta hedging, the best simple rule. "
-            f"({manifest['unseen_paths']:,} unseen 14-day paths of a market calibrated to *{manifest['data']}*; {manifest['training']}.)")
+            f"PPO starts at the tuned band, so the second comparison is what training added. ({manifest['unseen_paths']:,} unseen 14-day paths of a market calibrated to *{manifest['data']}*; {manifest['training']}.)")
 
 def plot_headline(metrics: dict) -> None:
     "PPO against every rule: relative change of CVaR95 with intervals."
@@ -891,6 +891,7 @@ def run_command(
     folder = run_study(data, profile, _assignments(parameter), out, notebooks, from_, only, force, timeout)
     print(f"\n{os.path.relpath(folder)}: executed notebooks, artifacts{', metrics.json' * (folder / 'metrics.json').exists()}, manifest.json")
 
+# %% ../nbs/api/08_pipeline.ipynb #4f0e5e73
 @app.command("fetch")
 def fetch_command(
     symbol: str = typer.Argument(..., help="Such as BTCUSDT."),
@@ -926,6 +927,7 @@ def sweep_command(
     table = sweep(grid, (), out, workers, scheduler, data=data, profile=profile, notebooks=notebooks, timeout=timeout)
     print(f"{out}: {len(sweep_points(grid))} points, {len(table):,} numbers in sweep.parquet, sweep.png")
 
+# %% ../nbs/api/08_pipeline.ipynb #6fe482c9
 @app.command("publish")
 def publish_command(
     run: str = typer.Argument(..., help="Folder of a finished run."),

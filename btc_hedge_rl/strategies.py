@@ -530,7 +530,7 @@ class LelandHedge:
     "Black–Scholes delta at Leland's volatility, traded every `every` bars."
     every: int = 1  # Bars between trades
     def __call__(self, state: HedgeState) -> np.ndarray:
-        number = np.sqrt(8 / np.pi) * state.cost / (state.vol * np.sqrt(self.every * DT))
+        number = np.sqrt(8 / np.pi) * state.cost / (state.vol * np.sqrt(max(self.every * DT, state.interval)))
         delta = black_scholes(state.spot, state.strike, state.tau, state.vol * np.sqrt(1 + number)).delta
         return np.where(state.step % self.every == 0, delta, state.position)
 
