@@ -81,9 +81,9 @@ TASKS = {
         policy=dict(width=32, log_std_init=-1.5),
         ppo=dict(n_steps=32, batch_size=2048, n_epochs=8, learning_rate=5e-4, gamma=.998, gae_lambda=.9, clip_range=.2)),
     "BtcHedge/OptionHedging-v0": dict(
-        env=dict(), n_envs=64,
+        env=dict(relative=True), n_envs=64,
         policy=dict(width=64, direct_weights=[12., 12.], hold_bonus=9.),
-        ppo=dict(n_steps=64, batch_size=1024, n_epochs=8, learning_rate=5e-4, gamma=.95, gae_lambda=.95, clip_range=.2)),
+        ppo=dict(n_steps=64, batch_size=1024, n_epochs=8, learning_rate=2e-4, gamma=.95, gae_lambda=.95, clip_range=.2)),
 }   # settings that suit batches of hundreds of short-step episodes; any of them can be overridden in `train_ppo`
 
 @dataclass

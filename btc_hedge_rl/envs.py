@@ -322,7 +322,7 @@ def _option_begin(which, close, local_vol, row, t, params, tenors, relative, lis
 
 # %% ../nbs/api/05_envs.ipynb #a81c871f
 @njit(cache=True)
-def _option_advance(choice, k, lot, room, cost, close, local_vol, inventory, equity, row, t, params, tenors, relative, weights,
+def _option_advance(choice, k, lot, room, cost, close, local_vol, inventory, equity, row, t, params, tenors, relative, weights, centred,
                     listing, positions, prices, deltas, vegas, gammas, values, reward):
     "Trade, let `k` bars pass, settle and list again. Rows of `values`: cash, equity, peak, drawdown, cost, turnover, return."
     n_steps, per_tenor = close.shape[1] - 1, 2 * len(relative)
@@ -358,6 +358,7 @@ def _option_advance(choice, k, lot, room, cost, close, local_vol, inventory, equ
         peak = max(values[2, i], now)
         drawdown = max(values[3, i], peak - now)
         reward[i] = ((now - values[1, i]) - weights[3] * (drawdown - values[3, i])) / s0
+        if centred: reward[i] -= net_delta * (spot - close[row[i], first]) / s0
         reward[i] -= weights[0] * max(0.0, abs(net_delta) - weights[1])**2 + weights[2] * max(0.0, abs(net_vega) - weights[4])**2
         values[0, i], values[1, i], values[2, i], values[3, i] = cash, now, peak, drawdown
         values[6, i], values[7, i] = np.log(spot / close[row[i], first]), marks
@@ -406,6 +407,7 @@ class OptionHedging(HedgingBatch):
         vega_weight: float = 1e-5,  # $w_\\nu$ per (bp of spot)²
         vega_band: float = 10.,  # $\\bar V$, bp of spot per volatility point
         drawdown_weight: float = 1.,  # $w_d$
+        relative: bool = False,  # Rewards less what net delta earns from the move of the market
         maker: dict | None = None,  # Further arguments of `make_market`
         start: str = "anywhere",
         seed: int | None = 0,
@@ -424,9 +426,10 @@ class OptionHedging(HedgingBatch):
         made = make_market(self.quoter, paths, **(maker or {}))
         self.inventory, self.maker_equity = made.inventory, made.equity
         self.local_vol = realised_vol(paths.close, "12h", initial=surface.long_run_vol)
+        self.relative = bool(relative)
         self.cost, self.lot, self.max_lots = float(cost), float(lot), int(max_lots)
         self.weights = np.array([delta_weight, delta_band, vega_weight, drawdown_weight, vega_band], float)
-        self.relative = np.array(self.universe.strikes, float)
+        self.strikes = np.array(self.universe.strikes, float)
         self.tenors = np.array(self.universe.tenors, np.int64)
         self.listing = np.zeros((n, len(self.tenors)))
         self.positions, self._prices, self._deltas, self._vegas, self._gammas = (np.zeros((n, len(self.universe))) for _ in range(5))
@@ -441,7 +444,7 @@ def _book(self: OptionHedging):
 
 @patch
 def _begin(self: OptionHedging, which):
-    _option_begin(which, self.paths.close, self.local_vol, self.row, self.t, self.surface.params, self.tenors, self.relative, *self._book)
+    _option_begin(which, self.paths.close, self.local_vol, self.row, self.t, self.surface.params, self.tenors, self.strikes, *self._book)
 
 @patch
 def advance(self: OptionHedging, choice) -> np.ndarray:
@@ -450,7 +453,7 @@ def advance(self: OptionHedging, choice) -> np.ndarray:
     if choice.shape != (self.n,): raise InputError(f"Choices have shape {choice.shape}: one per episode, ({self.n},), is needed.")
     if not (0 <= choice.min() and choice.max() < self.action_space.n): raise InputError(f"Choices must be 0 … {self.action_space.n - 1}.")
     _option_advance(choice, self.decision_bars, self.lot, self.max_lots * self.lot, self.cost, self.paths.close, self.local_vol, self.inventory,
-                    self.maker_equity, self.row, self.t, self.surface.params, self.tenors, self.relative, self.weights, *self._book, self._reward)
+                    self.maker_equity, self.row, self.t, self.surface.params, self.tenors, self.strikes, self.weights, self.relative, *self._book, self._reward)
     return self._reward.copy()
 
 @patch(as_prop=True)
