@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import threading
 import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -136,6 +137,7 @@ def looks(site, base, driver):
     return seen
 
 
+
 def wrong(looks, what):
     """Pages with a finding, so that a failure names them all at once."""
     return {key: value for key, found in looks.items() if (value := what(found))}
@@ -222,6 +224,36 @@ def test_search_finds(driver, base, words):
     assert found, [result.text for result in results]
     driver.get(found[0].get_attribute("href"))
     assert re.search(words, driver.find_element(By.TAG_NAME, "main").text, re.I)
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    "The script of axe-core, installed by npm into a folder that goes away."
+    npm = shutil.which("npm")
+    if not npm: pytest.skip("npm is not installed: the pages were not audited by axe-core")
+    folder = tmp_path_factory.mktemp("axe")
+    words = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), "axe-core@4"]
+    try: done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired: pytest.skip("axe-core could not be installed in two minutes: the pages were not audited")
+    if done.returncode:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"axe-core could not be installed: {done.stderr.strip()[-300:]}")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_no_serious_barrier(site, base, driver, axe, dark):
+    "The accessibility audit of axe-core, on every page."
+    driver.set_script_timeout(120)
+    shape(driver, *SHAPES["wide"], dark)
+    found = {}
+    for page in pages_of(site):
+        driver.get(base + page)
+        driver.execute_script(axe)
+        found[page] = driver.execute_async_script("""
+            const done = arguments[arguments.length - 1];
+            axe.run(document, {resultTypes: ["violations"]}).then(r => done(r.violations.filter(v => ["serious", "critical"].includes(v.impact))
+              .map(v => `${v.impact}: ${v.help} (${v.nodes.length}, such as ${v.nodes[0].html.slice(0, 150)})`)), e => done([`axe failed: ${e}`]));""")
+    assert found and not {page: barriers for page, barriers in found.items() if barriers}
 
 
 def take_shots(site, folder, only):
