@@ -190,9 +190,9 @@ def folded(
     cell: dict,  # Code cell
     path: str,  # Of its notebook, below nbs/
 ) -> str:  # Source, with the options that fold it on the page
-    "Fold what readers skip: imports everywhere, and in the study all code but the parameters, so that results come first."
+    "Fold what readers skip: imports everywhere; on pages of results (study, benchmarks) all code but the parameters."
     source = _text(cell["source"])
-    study = path.startswith("research/") and "parameters" not in cell.get("metadata", {}).get("tags", [])
+    study = path.startswith(("research/", "benchmarks")) and "parameters" not in cell.get("metadata", {}).get("tags", [])
     if not (_only_imports(source) or study) or cell_option(source, "echo") == "false": return source
     return f'#| code-fold: true\n#| code-summary: "{"Imports" if _only_imports(source) else "Code"}"\n{source}'
 
