@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
@@ -97,9 +96,9 @@ def requested(driver):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     from btc_hedge_rl.site import build_docs
-    started = time.monotonic()
+    started = sum(os.times()[:4])     # processor time, children's included: a busy computer is no reason to fail
     out = build_docs(tmp_path_factory.mktemp("site") / "docs")
-    assert time.monotonic() - started < 120, "building the site takes minutes"
+    assert sum(os.times()[:4]) - started < 90, "building the site takes minutes"
     return out
 
 
@@ -242,8 +241,9 @@ def axe(tmp_path_factory):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_no_serious_barrier(site, base, driver, axe, dark):
-    "The accessibility audit of axe-core, on every page."
+    "The accessibility audit of axe-core, on every page; in the dark only colours can differ."
     driver.set_script_timeout(120)
+    options = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast"]} if dark else {})
     shape(driver, *SHAPES["wide"], dark)
     found = {}
     for page in pages_of(site):
@@ -251,8 +251,8 @@ def test_no_serious_barrier(site, base, driver, axe, dark):
         driver.execute_script(axe)
         found[page] = driver.execute_async_script("""
             const done = arguments[arguments.length - 1];
-            axe.run(document, {resultTypes: ["violations"]}).then(r => done(r.violations.filter(v => ["serious", "critical"].includes(v.impact))
-              .map(v => `${v.impact}: ${v.help} (${v.nodes.length}, such as ${v.nodes[0].html.slice(0, 150)})`)), e => done([`axe failed: ${e}`]));""")
+            axe.run(document, arguments[0]).then(r => done(r.violations.filter(v => ["serious", "critical"].includes(v.impact))
+              .map(v => `${v.impact}: ${v.help} (${v.nodes.length}, such as ${v.nodes[0].html.slice(0, 150)})`)), e => done([`axe failed: ${e}`]));""", options)
     assert found and not {page: barriers for page, barriers in found.items() if barriers}
 
 
