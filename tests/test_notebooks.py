@@ -1,6 +1,7 @@
 """The notebooks are clean, are the only source of the package, pass their own tests, and keep the order of the modules."""
 import ast
 import configparser
+import importlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 NBS = ROOT / "nbs"
-API, RESEARCH = (sorted((NBS / folder).glob("[0-9]*.ipynb")) for folder in ("api", "research"))
+API, RESEARCH, GUIDES = (sorted((NBS / folder).glob("[0-9]*.ipynb")) for folder in ("api", "research", "guides"))
 ALL = sorted(p for p in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts))
 PACKAGE = ROOT / "btc_hedge_rl"
 
@@ -59,7 +60,7 @@ def test_notebooks_are_the_only_source(copy):
     assert different == [], "run nbdev_export"
 
 
-@pytest.mark.parametrize("path", API + [p for p in ALL if p.name == "index.ipynb"], ids=name)
+@pytest.mark.parametrize("path", API + GUIDES + [p for p in ALL if p.name == "index.ipynb"], ids=name)
 def test_notebook_passes_its_own_tests(path):
     flags = configparser.ConfigParser(delimiters=["="])
     flags.read(ROOT / "settings.ini")
@@ -83,8 +84,8 @@ def test_imports_go_one_way():
         assert not later, f"{module} imports {later}"
 
 
-@pytest.mark.parametrize("path", API, ids=name)
-def test_api_notebook_reads_well(path):
+@pytest.mark.parametrize("path", API + GUIDES, ids=name)
+def test_notebook_reads_well(path):
     first = cells(path, "markdown")[0].strip().splitlines()
     assert re.match(r"# \w", first[0]) and all(not line or re.match(r"> |- \w+: ", line) for line in first[1:]), "the first cell holds title, description and settings only"
     for source in cells(path):
@@ -103,6 +104,18 @@ def test_research_notebook_is_a_step(path):
     assert len(tagged) == 1 and "run_folder" in tagged[0], "one parameters cell, with run_folder"
     assert not any(re.search(r"^#\| *(export|default_exp)", s, re.M) for s in cells(path)), "a research notebook exports nothing"
     assert re.search(r"^- skip_exec: *true$", cells(path, "markdown")[0], re.M), "the front matter below the title keeps nbdev_test away"
+
+
+def test_glossary_names_exist():
+    "Every name in the last column of the glossary is one of the package: a definition, a field or a method."
+    modules = [importlib.import_module(f"btc_hedge_rl.{p.stem}") for p in PACKAGE.glob("[!_]*.py")]
+    rows = [line for cell in cells(NBS / "guides" / "01_symbols.ipynb", "markdown") for line in cell.splitlines() if line.startswith("|")]
+    names = {n for row in rows for n in re.findall(r"`([\w.]+)`", row.rstrip("| ").rpartition("|")[2])}
+    def exists(name):
+        owner, _, part = name.partition(".")
+        thing = next((vars(m)[owner] for m in modules if owner in vars(m)), None)
+        return thing is not None and (not part or hasattr(thing, part) or part in getattr(thing, "__annotations__", ()))
+    assert len(names) > 30 and [n for n in sorted(names) if not exists(n)] == []
 
 
 @pytest.mark.parametrize("path", ALL, ids=name)

@@ -1,0 +1,133 @@
+"""Every result that is shown equals the run it came from: README, front page and conclusions against metrics.json."""
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from conftest import ROOT
+
+RESULTS = ROOT / "nbs" / "results"
+METRICS, MANIFEST = (json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "manifest"))
+NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,]*(?:\.\d+)?%?")
+
+
+def outputs(notebook, mime):
+    "Saved outputs of a notebook that have this type, in order."
+    cells = json.loads((ROOT / "nbs" / notebook).read_text(encoding="utf-8"))["cells"]
+    found = [o["data"][mime] for c in cells for o in c.get("outputs", []) if mime in o.get("data", {})]
+    return [text if isinstance(text, str) else "".join(text) for text in found]
+
+
+class Table(HTMLParser):
+    "Rows of a table in HTML."
+    def __init__(self, html):
+        super().__init__()
+        self.rows, self.text = [], None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr": self.rows.append([])
+        if tag in ("td", "th"): self.text = ""
+
+    def handle_data(self, data):
+        if self.text is not None: self.text += data
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.rows[-1].append(self.text.strip())
+            self.text = None
+
+
+def names():
+    from btc_hedge_rl.core import STRATEGY_NAMES
+    return STRATEGY_NAMES
+
+
+def shown_as(value, text):
+    "Whether `text` is `value`, rounded to the digits it shows."
+    return text == f"{value:.{len(text.partition('.')[2])}f}"
+
+
+def check_table(rows, task):
+    "Every cell of a table of strategies × metrics."
+    header, *body = [row for row in rows if any(row)]
+    called = {label: key for key, label in names().items() if key in METRICS[task]}
+    assert {row[0] for row in body} == set(called), "a strategy is missing, or is not in the run"
+    wrong = [(row[0], metric, text) for row in body for metric, text in zip(header[1:], row[1:], strict=True)
+             if not shown_as(METRICS[task][called[row[0]]][metric.lower()], text)]
+    assert wrong == []
+
+
+def results_block():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.search(r"<!-- results -->\n(.*?)<!-- /results -->", readme, re.S)[1].strip()
+
+
+def headline():
+    from btc_hedge_rl.pipeline import headline
+    return headline(METRICS, MANIFEST)
+
+
+def test_readme_table():
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in results_block().splitlines() if line.startswith("|") and not line.startswith("|---")]
+    check_table(rows, "delta_hedging")
+
+
+def test_front_page_tables():
+    tables = outputs("index.ipynb", "text/html")
+    for table, task in zip(tables, ("delta_hedging", "option_hedging"), strict=True): check_table(Table(table).rows, task)
+
+
+@pytest.mark.parametrize("where", ["README", "front page"])
+def test_sentences(where):
+    "The sentences are those the numbers give, and nothing is typed beside them."
+    text = results_block() if where == "README" else outputs("index.ipynb", "text/markdown")[0]
+    assert headline() in text
+    prose = re.sub(r"^\|.*$|^!\[.*$", "", text.replace(headline(), ""), flags=re.M)
+    if where == "README": prose = prose.replace("Short 14-day call", "")
+    assert NUMBER.findall(prose) == []
+
+
+def test_sentences_say_what_the_run_found():
+    "The percentages of the headline, computed here once more from the metrics."
+    def percent(task, other):
+        found = next(c for c in METRICS["comparisons"] if (c["task"], c["second"], c["metric"]) == (task, other, "cvar95"))
+        if found["low"] <= 0 <= found["high"]: return None
+        return f"{abs(METRICS[task]['ppo']['cvar95'] / METRICS[task][other]['cvar95'] - 1):.0%}"
+    expected = [percent(*pair) for pair in (("delta_hedging", "bs_delta"), ("delta_hedging", "whalley_wilmott"), ("option_hedging", "unhedged"), ("option_hedging", "rule_delta"))]
+    assert re.findall(r"\d+%", headline()) == [p for p in expected if p]
+    assert headline().count("not distinguishable") == expected.count(None)
+
+
+def test_front_page_source_holds_no_result():
+    "What is written by hand on the front page says how the study is made, not what came out."
+    cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
+    prose = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    prose = re.sub(r"```.*?```|`[^`]*`|\([^)]*\.ipynb\)", "", prose, flags=re.S)
+    assert set(re.findall(r"\d+(?:\.\d+)?(?= ?(?:%|BTC))|\d+\.\d+", prose)) == set()
+
+
+def test_conclusions():
+    "Each difference and interval in the conclusions is one of the run's comparisons."
+    text = "\n".join(outputs("research/07_rl_vs_baseline_evaluation.ipynb", "text/markdown"))
+    said = re.findall(r"\*\*(better|worse|not distinguishable)\*\* (?:than|from) ([^(]+?) \(([-+][\d.]+) [\w ]+?, 95% interval ([-+][\d.]+) to ([-+][\d.]+)\)", text)
+    digits = lambda value, text: f"{value:+.{len(text.partition('.')[2])}f}" == text
+    verdicts = {"better": "better", "worse": "worse", "not distinguishable": "undecided"}
+    assert len(said) >= 10
+    for verdict, other, *numbers in said:
+        rows = [c for c in METRICS["comparisons"] if names()[c["second"]] == other and c["verdict"] == verdicts[verdict]]
+        assert any(all(digits(c[k], n) for k, n in zip(("difference", "low", "high"), numbers)) for c in rows), (other, numbers)
+
+
+def test_picture_is_of_this_run():
+    "The picture of the README is drawn from the same comparisons."
+    import matplotlib.pyplot as plt
+    from btc_hedge_rl.pipeline import plot_headline
+    plt.switch_backend("Agg")
+    plot_headline(METRICS)
+    drawn = [line.get_xdata()[0] for ax in plt.gcf().axes for line in ax.lines if line.get_marker() == "o"]
+    plt.close()
+    expected = [100 * c["difference"] / METRICS[c["task"]][c["second"]]["cvar95"] for task in ("delta_hedging", "option_hedging") for c in METRICS["comparisons"]
+                if c["task"] == task and c["metric"] == "cvar95"]
+    assert drawn == pytest.approx(expected)
+    assert (RESULTS / "headline.png").read_bytes()[:4] == b"\x89PNG"
