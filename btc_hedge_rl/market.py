@@ -67,7 +67,7 @@ def _from_density(spot, strike, tau, sigma, is_call, k, s, density):
     short_leg = strike - tail2 if d2 > 0 else tail2        # K N(d2)
     long_rest = tail1 if d1 > 0 else spot - tail1          # S N(-d1)
     short_rest = tail2 if d2 > 0 else strike - tail2       # K N(-d2)
-    flat = (tau == 0) | (sigma == 0)
+    flat = ((tau == 0) | (sigma == 0)) & (scaled == scaled)       # an expired option on an unknown price is not worth zero
     time_value = short_rest - long_rest if k > 0 else long_leg - short_leg
     time_value = 0.0 if flat | (time_value < 0) else time_value   # below zero only by rounding
     inside = (spot - strike if k > 0 else 0.0) if is_call else (0.0 if k > 0 else strike - spot)
