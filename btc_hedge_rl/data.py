@@ -441,8 +441,9 @@ def _session():
     "A connection that asks again when the server is busy or broken."
     session = requests.Session()
     session.headers["Accept-Encoding"] = "identity"  # zip files are compressed already, and ranges count the bytes of the file
-    session.mount("http", requests.adapters.HTTPAdapter(max_retries=requests.adapters.Retry(
-        total=3, backoff_factor=.3, status_forcelist=[429, 500, 502, 503, 504])))
+    again = requests.adapters.Retry(total=3, backoff_factor=.3, status_forcelist=[429, 500, 502, 503, 504])
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=again))
     return session
 
 def _published_hash(

@@ -475,7 +475,12 @@ def execute_step(
         record["artifacts"] = _written(run, step, before)
         record["status"] = "done"
     except (StepFailed, InputError) as error:
+        _clear(run, step)  # a failed step keeps its notebook, and no artifacts
         record |= {"status": "failed", "error": str(error), "artifacts": {}}
+        raise
+    except OSError:  # no room for the notebook: what the step wrote must not keep the disk full
+        temporary.unlink(missing_ok=True)
+        _clear(run, step)
         raise
     finally:
         if temporary.exists(): os.replace(temporary, run.folder / notebook.name)
@@ -772,7 +777,7 @@ def _dask(workers: int, scheduler: str):
     "A Dask client: of the scheduler at this address, or of a cluster of local processes."
     from dask.distributed import Client, LocalCluster
     if scheduler:
-        try: client = Client(scheduler, timeout=10)
+        try: client = Client(scheduler, timeout=5)
         except (OSError, ValueError) as error: raise InputError(f"{scheduler}: no Dask scheduler answers here ({error}).") from None
         with client: yield client
     else:
@@ -1034,7 +1039,7 @@ def fetch_command(
     "Download 5-minute bars (or funding rates) from the Binance USD-M archive, verify them, and write one Parquet file."
     from btc_hedge_rl.data import fetch_bars, fetch_funding, write_bars
     path = Path(out or f"{symbol}_{'funding_' * funding}{start}_{end}.parquet")
-    rows = (fetch_funding if funding else fetch_bars)(symbol, start, end, cache=cache or None, **({"base_url": base_url} if base_url else {}))
+    rows = (fetch_funding if funding else fetch_bars)(symbol, start, end, cache=cache or None, progress=sys.stderr.isatty(), **({"base_url": base_url} if base_url else {}))
     if funding:
         with atomic_path(path) as temporary: rows.to_parquet(temporary)
     else: write_bars(path, rows)
