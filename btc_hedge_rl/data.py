@@ -599,12 +599,10 @@ def _read_funding(file):
     "Funding rates of one month of the archive."
     data, name = _unzip(_bytes_of(file), str(file))
     try:
-        text = data.decode("ascii")
-        raw = pd.read_csv(io.StringIO(text), header=0 if text.startswith(FUNDING[0]) else None, dtype=str, index_col=False,
-                          names=None if text.startswith(FUNDING[0]) else FUNDING)[FUNDING]
-        table = raw.apply(pd.to_numeric).astype(float)
+        rows = [line.split(",") for line in data.decode("ascii").split()]
+        table = pd.DataFrame(rows[1:] if rows[:1] == [FUNDING] else rows, columns=FUNDING).apply(pd.to_numeric).astype(float)
         time = pd.to_datetime(table["calc_time"].astype("int64"), unit="ms", utc=True).dt.floor("min")
-    except (ValueError, KeyError, OverflowError, pd.errors.ParserError) as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{name}: is not a file of funding rates ({' '.join(str(error).split())[:80]}).") from None
     frame = pd.DataFrame({"rate": table["last_funding_rate"].to_numpy(), "hours": table["funding_interval_hours"].to_numpy()}, pd.DatetimeIndex(time, name="time"))
     wrong = ~(frame["rate"].abs() < .1) | ~frame["hours"].isin([1, 2, 4, 8])

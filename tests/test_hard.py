@@ -163,14 +163,24 @@ def test_read_only_disk(disk, study, tmp_path):
 
 # Sweeps
 
-GRID = ("sweep", *PLAIN, "-p", "spread=1,2", "-p", "side=short,long", "--seeds", "0,1", "-p", "pause=.2")
+POINT = {"01_point": ("run_folder = '.'\nseed = 0\nscale = 1.0  # Of the profits\nside = 'short'  # {short|long}", """
+import numpy as np
+time.sleep(.2)
+pnl = scale * (-1 if side == "short" else 1) * np.random.default_rng(seed).normal(size=1000)
+save("delta_hedging.json", {"unhedged": {"mean": pnl.mean(), "std": pnl.std(), "cvar95": -np.sort(pnl)[:50].mean(), "cost": 0.0}})""")}
+GRID = ("sweep", *PLAIN, "-p", "scale=1,2", "-p", "side=short,long", "--seeds", "0,1")
 
 
 @pytest.fixture(scope="module")
-def eight(study, tmp_path_factory):
+def point(tmp_path_factory):
+    return write_notebooks(tmp_path_factory.mktemp("point") / "notebooks", POINT)
+
+
+@pytest.fixture(scope="module")
+def eight(point, tmp_path_factory):
     "The table of eight points from one process."
     folder = tmp_path_factory.mktemp("alone")
-    result = btc_hedge(*GRID, "--notebooks", study, "--workers", 0, "--out", "sweep", cwd=folder)
+    result = btc_hedge(*GRID, "--notebooks", point, "--workers", 0, "--out", "sweep", cwd=folder)
     assert result.code == 0 and "8 points" in result.out, result.err
     return pd.read_parquet(folder / "sweep" / "sweep.parquet")
 
@@ -197,15 +207,15 @@ def scheduler(tmp_path):
         process.wait()
 
 
-def test_eight_points_on_two_workers(eight, study, tmp_path):
-    result = btc_hedge(*GRID, "--notebooks", study, "--workers", 2, "--out", "sweep", cwd=tmp_path, process=True)
+def test_eight_points_on_two_workers(eight, point, tmp_path):
+    result = btc_hedge(*GRID, "--notebooks", point, "--workers", 2, "--out", "sweep", cwd=tmp_path, process=True)
     assert result.code == 0, result.err
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "sweep" / "sweep.parquet"), eight)
 
 
-def test_eight_points_on_a_scheduler_that_loses_a_worker(eight, study, scheduler, tmp_path):
+def test_eight_points_on_a_scheduler_that_loses_a_worker(eight, point, scheduler, tmp_path):
     address, workers, another = scheduler
-    process = start(*GRID, "--notebooks", study, "--scheduler", address, "--out", "sweep", cwd=tmp_path)
+    process = start(*GRID, "--notebooks", point, "--scheduler", address, "--out", "sweep", cwd=tmp_path)
     for _ in range(1200):
         if list((tmp_path / "sweep").glob("*/metrics.json")): break
         time.sleep(.05)
@@ -217,8 +227,8 @@ def test_eight_points_on_a_scheduler_that_loses_a_worker(eight, study, scheduler
     assert gone(tmp_path / "sweep")
 
 
-def test_no_scheduler_there(study, tmp_path):
-    result = btc_hedge(*GRID, "--notebooks", study, "--scheduler", "tcp://127.0.0.1:9", "--out", "sweep", cwd=tmp_path)
+def test_no_scheduler_there(point, tmp_path):
+    result = btc_hedge(*GRID, "--notebooks", point, "--scheduler", "tcp://127.0.0.1:9", "--out", "sweep", cwd=tmp_path)
     assert result.code == 2 and "no Dask scheduler answers" in result.err and len(result.err.splitlines()) == 1
 
 
