@@ -600,6 +600,7 @@ def _read_funding(file):
     data, name = _unzip(_bytes_of(file), str(file))
     try:
         rows = [line.split(",") for line in data.decode("ascii").split()]
+        if any(len(row) != len(FUNDING) for row in rows): raise ValueError("lines differ in form")
         table = pd.DataFrame(rows[1:] if rows[:1] == [FUNDING] else rows, columns=FUNDING).apply(pd.to_numeric).astype(float)
         time = pd.to_datetime(table["calc_time"].astype("int64"), unit="ms", utc=True).dt.floor("min")
     except (ValueError, OverflowError) as error:

@@ -70,15 +70,20 @@ def read_parameters(
     notebook: str | Path,  # Notebook with a cell tagged `parameters`
 ) -> dict[str, Parameter]:  # By name
     "The parameters a notebook declares."
-    cells = [c for c in read_json(notebook)["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
-    source = "".join(cells[0]["source"]) if cells else ""
-    comments = {t.start[0]: t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+    try:
+        cells = [c for c in read_json(notebook)["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
+        source = "".join(cells[0]["source"]) if cells else ""
+        comments = {t.start[0]: t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+        statements = ast.parse(source).body
+    except InputError: raise
+    except (LookupError, TypeError, AttributeError, SyntaxError, ValueError, tokenize.TokenError) as error:
+        raise InputError(f"{notebook}: its parameters cell cannot be read ({type(error).__name__}: {error}).") from None
     found = {}
-    for node in ast.parse(source).body:
+    for node in statements:
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)): continue
         name, step = node.targets[0].id, Path(notebook).stem
         try: default = ast.literal_eval(node.value)
-        except ValueError: raise InputError(f"{step}: parameter {name} needs a plain value, not an expression.") from None
+        except (ValueError, TypeError, SyntaxError): raise InputError(f"{step}: parameter {name} needs a plain value, not an expression.") from None
         try: found[name] = Parameter(step, name, default, **_read_comment(name, comments.get(node.end_lineno, "")))
         except ValueError: raise InputError(f"{step}: the range in the comment of {name} is not two numbers.") from None
     return found
@@ -1091,7 +1096,7 @@ def main(
     arguments: list[str] | None = None,  # Those of the command line without it
 ) -> None:
     "Entry point of `btc-hedge`; leaves with exit code 0, 1 or 2 (130 if stopped)."
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):    # SIGINT too: a shell that starts a job in the background makes it deaf to Ctrl-C
         if hasattr(signal, name): signal.signal(getattr(signal, name), signal.default_int_handler)
     try: code = app(arguments, prog_name="btc-hedge", standalone_mode=False) or 0
     except InputError as error: code = _complain(" ".join(str(error).split()), 2)
