@@ -246,7 +246,7 @@ def peak(paths, folder, workers=2):
 
 
 def test_memory_does_not_grow_with_paths(tmp_path):
-    small, large = (peak(n, tmp_path)[1] for n in (4_000, 24_000))
+    small, large = (peak(n, tmp_path)[1] for n in (4_000, 16_000))
     assert large < 1.2 * small and large < 4 * 2**30
 
 
