@@ -1,0 +1,326 @@
+"""What happens to work when the machine misbehaves: kills at random moments, full and read-only disks, dying workers, broken downloads.
+
+Long versions run with HARD=1 in the environment."""
+import hashlib
+import http.server
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from conftest import ROOT, btc_hedge, start, write_notebooks
+
+from btc_hedge_rl.data import sample_bars
+
+HARD = bool(os.environ.get("HARD"))
+PLAIN = ("--profile", "")
+
+
+def sha(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def below(folder):
+    "Processes that work in this folder."
+    found = []
+    for process in psutil.process_iter(["cwd"]):
+        if (process.info["cwd"] or "").startswith(str(folder)): found.append(process.pid)
+    return found
+
+
+def gone(folder):
+    "Whether the processes in a folder end within two seconds."
+    for _ in range(40):
+        if not below(folder): return True
+        time.sleep(.05)
+    return False
+
+
+def broken(run):
+    "Artifacts that the manifest calls done and that are not what it says."
+    path = run / "manifest.json"
+    steps = json.loads(path.read_text())["steps"] if path.exists() else {}
+    return [name for record in steps.values() if record["status"] == "done" for name, digest in record["artifacts"].items()
+            if not (run / "artifacts" / name).exists() or sha(run / "artifacts" / name) != digest]
+
+
+@pytest.fixture(scope="module")
+def reference(study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert btc_hedge("run", *PLAIN, "--notebooks", study, "--out", "run", cwd=folder).code == 0
+    return folder / "run", (folder / "run" / "metrics.json").read_bytes()
+
+
+def test_killed_at_random_moments(reference, study, tmp_path):
+    rng, kills = random.Random(6), 0
+    words = ("run", *PLAIN, "--notebooks", study, "--out", "run", "-p", "pause=.3")
+    for _ in range(20 if HARD else 4):
+        process = start(*words, cwd=tmp_path)
+        time.sleep(rng.uniform(.5, 4))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+        assert gone(tmp_path / "run") and broken(tmp_path / "run") == []
+    assert kills > 1 and btc_hedge(*words, cwd=tmp_path).code == 0
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == reference[1]
+
+
+@pytest.mark.skipif(not HARD, reason="takes minutes; set HARD=1")
+def test_the_study_killed_at_random_moments(tmp_path):
+    rng, words = random.Random(6), ("run", "--profile", "smoke", "--out")
+    assert btc_hedge(*words, "reference", cwd=tmp_path, process=True).code == 0
+    for _ in range(20):
+        process = start(*words, "run", cwd=tmp_path)
+        time.sleep(rng.uniform(1, 30))
+        process.kill()
+        process.communicate()
+        assert gone(tmp_path / "run") and broken(tmp_path / "run") == []
+    assert btc_hedge(*words, "run", cwd=tmp_path, process=True).code == 0
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == (tmp_path / "reference" / "metrics.json").read_bytes()
+
+
+@pytest.fixture
+def finished(reference, tmp_path):
+    "A copy of a finished run."
+    shutil.copytree(reference[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("text", ['{"steps": {"01_bars": {"status": "done"}}}', "[]", '{"steps": {"01', '{"created": 3, "steps": {}}'])
+def test_a_damaged_manifest_is_refused(text, finished, study, tmp_path):
+    (finished / "manifest.json").write_text(text)
+    result = btc_hedge("run", *PLAIN, "--notebooks", study, "--out", "run", cwd=tmp_path)
+    assert result.code == 2 and len(result.err.splitlines()) == 1 and "manifest.json" in result.err, result.err
+
+
+@pytest.mark.parametrize("name", ["04_comparison.ipynb", "metrics.json", "artifacts/comparisons.json"])
+def test_edited_results_are_made_again(name, finished, reference, study, tmp_path):
+    with open(finished / name, "a") as file: file.write("\n ")
+    result = btc_hedge("run", *PLAIN, "--notebooks", study, "--out", "run", cwd=tmp_path)
+    assert result.code == 0 and ("edited" in result.out) == (name != "metrics.json"), result.err
+    assert (finished / "metrics.json").read_bytes() == reference[1]
+
+
+# Disks
+
+@pytest.fixture
+def disk(tmp_path):
+    "Mounts a small file system of its own; needs root."
+    mounted = []
+    def mount(options):
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode: pytest.skip("file systems cannot be mounted here")
+        mounted.append(folder)
+        return folder
+    yield mount
+    for folder in mounted: subprocess.run(["umount", "-l", folder], check=True)
+
+
+FILL = {"01_fill": ("run_folder = '.'\nmegabytes = 9  # Written by the step", "(artifacts / 'big.bin').write_bytes(bytes(megabytes * 2**20))"),
+        "02_print": ("run_folder = '.'\nprinted = 0  # Characters in the notebook", "print('x' * printed)")}
+
+
+def one_clear_error(result, *words):
+    lines = result.err.splitlines()
+    assert lines[-1].startswith("btc-hedge: ") and all(w in lines[-1] for w in words), result.err
+    assert sum(line.startswith("btc-hedge: ") for line in lines) == 1 and "During handling" not in result.err
+    return lines
+
+
+@pytest.mark.parametrize("values", [["megabytes=9"], ["megabytes=1", "printed=9_000_000"]], ids=["artifact", "notebook"])
+def test_full_disk(values, disk, tmp_path):
+    folder, notebooks = disk("size=4m"), write_notebooks(tmp_path / "notebooks", FILL)
+    words = ("run", *PLAIN, "--notebooks", notebooks, "--out", folder / "run", *[w for v in values for w in ("-p", v)])
+    result = btc_hedge(*words, cwd=tmp_path, process=True)
+    assert result.code == 1
+    one_clear_error(result, "No space left on device")
+    assert gone(folder) and broken(folder / "run") == [] and not (folder / "run" / "metrics.json").exists()
+    again = btc_hedge(*words[:7], "-p", "megabytes=1", cwd=tmp_path)
+    assert again.code == 0, again.err
+
+
+def test_disk_without_room_for_a_manifest(disk, study, tmp_path):
+    folder = disk("size=4m,nr_inodes=5")
+    result = btc_hedge("run", *PLAIN, "--notebooks", study, "--out", folder / "run", cwd=tmp_path, process=True)
+    assert result.code == 1
+    assert len(one_clear_error(result, "No space left on device")) == 1
+
+
+def test_read_only_disk(disk, study, tmp_path):
+    folder = disk("size=4m,ro")
+    result = btc_hedge("run", *PLAIN, "--notebooks", study, "--out", folder / "run", cwd=tmp_path)
+    assert result.code == 2 and len(one_clear_error(result, "cannot be written")) == 1
+
+
+# Sweeps
+
+POINT = {"01_point": ("run_folder = '.'\nseed = 0\nscale = 1.0  # Of the profits\nside = 'short'  # {short|long}", """
+import numpy as np
+time.sleep(.2)
+pnl = scale * (-1 if side == "short" else 1) * np.random.default_rng(seed).normal(size=1000)
+save("delta_hedging.json", {"unhedged": {"mean": pnl.mean(), "std": pnl.std(), "cvar95": -np.sort(pnl)[:50].mean(), "cost": 0.0}})""")}
+GRID = ("sweep", *PLAIN, "-p", "scale=1,2", "-p", "side=short,long", "--seeds", "0,1")
+
+
+@pytest.fixture(scope="module")
+def point(tmp_path_factory):
+    return write_notebooks(tmp_path_factory.mktemp("point") / "notebooks", POINT)
+
+
+@pytest.fixture(scope="module")
+def eight(point, tmp_path_factory):
+    "The table of eight points from one process."
+    folder = tmp_path_factory.mktemp("alone")
+    result = btc_hedge(*GRID, "--notebooks", point, "--workers", 0, "--out", "sweep", cwd=folder)
+    assert result.code == 0 and "8 points" in result.out, result.err
+    return pd.read_parquet(folder / "sweep" / "sweep.parquet")
+
+
+def dask(name, *words, cwd):
+    return subprocess.Popen([sys.executable, "-m", "distributed.cli." + name, *map(str, words)], cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    "Address of a scheduler on loopback with two workers, each a process of its own, and the workers."
+    file = tmp_path / "scheduler.json"
+    processes = [dask("dask_scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file, cwd=tmp_path)]
+    for _ in range(600):
+        if file.exists() and file.read_text().endswith("}"): break
+        time.sleep(.05)
+    address = json.loads(file.read_text())["address"]
+    worker = ("dask_worker", address, "--nthreads", 1, "--no-nanny", "--no-dashboard", "--local-directory", tmp_path / "scratch")
+    processes += [dask(*worker, cwd=tmp_path) for _ in range(2)]
+    yield address, processes[1:], lambda: processes.append(dask(*worker, cwd=tmp_path))
+    for process in reversed(processes):
+        process.kill()
+        process.wait()
+
+
+def test_eight_points_on_two_workers(eight, point, tmp_path):
+    result = btc_hedge(*GRID, "--notebooks", point, "--workers", 2, "--out", "sweep", cwd=tmp_path, process=True)
+    assert result.code == 0, result.err
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "sweep" / "sweep.parquet"), eight)
+
+
+def test_eight_points_on_a_scheduler_that_loses_a_worker(eight, point, scheduler, tmp_path):
+    address, workers, another = scheduler
+    process = start(*GRID, "--notebooks", point, "--scheduler", address, "--out", "sweep", cwd=tmp_path)
+    for _ in range(1200):
+        if list((tmp_path / "sweep").glob("*/metrics.json")): break
+        time.sleep(.05)
+    workers[0].kill()
+    another()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "sweep" / "sweep.parquet"), eight)
+    assert gone(tmp_path / "sweep")
+
+
+def test_no_scheduler_there(point, tmp_path):
+    result = btc_hedge(*GRID, "--notebooks", point, "--scheduler", "tcp://127.0.0.1:9", "--out", "sweep", cwd=tmp_path)
+    assert result.code == 2 and "no Dask scheduler answers" in result.err and len(result.err.splitlines()) == 1
+
+
+def peak(paths, folder, workers=2):
+    "Wall time, and the largest memory of a backtest and all its processes at one moment, bytes (pages that processes share count once)."
+    process, largest, started = start("sweep", "--rules", "--seeds", "0", "-p", f"n_paths={paths}", "--workers", workers, "--out", f"s{paths}", cwd=folder), 0, time.monotonic()
+    whole = psutil.Process(process.pid)
+    while process.poll() is None:
+        try: largest = max(largest, sum(p.memory_full_info().pss for p in (whole, *whole.children(recursive=True))))
+        except psutil.Error: pass
+        time.sleep(.2)
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return time.monotonic() - started, largest
+
+
+def test_memory_does_not_grow_with_paths(tmp_path):
+    small, large = (peak(n, tmp_path)[1] for n in (4_000, 16_000))
+    assert large < 1.2 * small and large < 4 * 2**30
+
+
+@pytest.mark.skipif(not HARD, reason="takes a quarter of an hour; set HARD=1")
+def test_a_million_paths(tmp_path):
+    curve = {n: peak(n, tmp_path) for n in (10_000, 100_000, 1_000_000)}
+    for n, (seconds, memory) in curve.items(): print(f"{n:>9,} paths  {seconds:6.1f} s  {memory / 2**30:.2f} GiB")
+    assert curve[1_000_000][1] < 4 * 2**30 and curve[1_000_000][0] < 13 * curve[100_000][0]
+
+
+# The archive from a loopback server, through the command
+
+class Archive(http.server.SimpleHTTPRequestHandler):
+    busy = set()  # paths that answer 500 once
+
+    def log_message(self, *words): pass
+
+    def do_GET(self):
+        if self.path in Archive.busy:
+            Archive.busy.discard(self.path)
+            return self.send_error(500)
+        super().do_GET()
+
+
+@pytest.fixture
+def archive(tmp_path):
+    import zipfile
+    from functools import partial
+    root = tmp_path / "archive"
+    def publish(period, member=None, content=None, digest=None):
+        kind, bars = ("monthly", sample_bars().loc[period]) if len(period) == 7 else ("daily", sample_bars().loc[period])
+        name = f"BTCUSDT-5m-{period}"
+        path = root / f"futures/um/{kind}/klines/BTCUSDT/5m/{name}.zip"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = "".join(f"{t.value // 10**6},{r.open},{r.high},{r.low},{r.close},{r.volume},{t.value // 10**6 + 299999},0,1,0,0,0\n" for t, r in zip(bars.index, bars.itertuples()))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file: file.writestr(member or f"{name}.csv", rows if content is None else content)
+        path.with_name(path.name + ".CHECKSUM").write_text(f"{digest or sha(path)}  {path.name}\n")
+        return path
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Archive, directory=root))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield publish, root, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def fetch(address, folder, *words):
+    return btc_hedge("fetch", "BTCUSDT", *words, "--base-url", address, "--cache", folder / "cache", "--out", "bars.parquet", cwd=folder)
+
+
+def test_fetch(archive, tmp_path):
+    publish, root, address = archive
+    publish("2025-01")
+    for day in pd.period_range("2025-02-01", "2025-02-28"): publish(str(day))
+    Archive.busy = {f"/{p.relative_to(root)}" for p in root.rglob("*2025-01.zip*")}
+    result = fetch(address, tmp_path, "2025-01", "2025-02")
+    assert result.code == 0 and "16,992 bars" in result.out, result.err
+    bars = pd.read_parquet(tmp_path / "bars.parquet")
+    assert (bars["close"].to_numpy() == sample_bars().loc["2025-01":"2025-02"]["close"].to_numpy()).all()
+
+
+@pytest.mark.parametrize("options, words", [({"digest": "0" * 64}, "not downloaded"), ({"member": "../../../etc/bars.csv"}, "has a path"), ({"content": "hello"}, "BTCUSDT-5m-2025-01"),
+                                            ({"content": b"0" * (257 * 2**20)}, "above the limit")], ids=["checksum", "path", "prose", "bomb"])
+def test_fetch_refuses(options, words, archive, tmp_path):
+    publish, _, address = archive
+    publish("2025-01", **options)
+    result = fetch(address, tmp_path, "2025-01", "2025-01")
+    assert result.code == 2 and len([line for line in result.err.splitlines() if line.startswith("btc-hedge")]) == 1 and words in result.err, result.err
+    assert not list((tmp_path / "cache").rglob("*.zip")) and not (tmp_path / "bars.parquet").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"archive", "cache"}
+
+
+def test_fetch_twice_asks_nothing(archive, tmp_path):
+    publish, root, address = archive
+    publish("2025-01")
+    assert fetch(address, tmp_path, "2025-01", "2025-01").code == 0
+    shutil.rmtree(root)
+    assert fetch(address, tmp_path, "2025-01", "2025-01").code == 0
