@@ -7,7 +7,6 @@ __all__ = ['TASKS', 'LONG', 'ResidualPolicy', 'one_thread', 'PPOHedger', 'untrai
            'CollapsedPolicy', 'require_alive']
 
 # %% ../nbs/api/06_agents.ipynb #8c5b9f25
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
