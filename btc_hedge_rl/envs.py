@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['LANES', 'REWARDS', 'DELTA_FEATURES', 'ACTIONS', 'OPTION_FEATURES', 'ENVIRONMENTS', 'HedgingBatch', 'delta_features',
            'BandAction', 'RatioAction', 'default_paths', 'DeltaHedging', 'Episodes', 'run_episodes', 'option_features',
-           'OptionHedging', 'DeltaHedgingEnv', 'OptionHedgingEnv', 'DeltaHedgingVectorEnv', 'OptionHedgingVectorEnv',
-           'batch_of', 'sb3_vec_env']
+           'OptionHedging', 'draw_episode', 'DeltaHedgingEnv', 'OptionHedgingEnv', 'DeltaHedgingVectorEnv',
+           'OptionHedgingVectorEnv', 'batch_of', 'sb3_vec_env']
 
 # %% ../nbs/api/05_envs.ipynb #f86ba09e
 import math
 from collections import namedtuple
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -110,12 +109,12 @@ def _clip(x, low, high): return low if x < low else (high if x > high else x)   
 
 @njit(inline="always", **_COMPILED)
 def _exp(x):
-    "e to the x for |x| ≤ 700 without branches: a power of two times a polynomial."
-    x = _clip(x, -700., 700.)
-    n = np.floor(x * 1.4426950408889634 + .5)
-    r = (x - n * 0.6931471803691238) - n * 1.9082149292705877e-10           # ln 2 in two parts: r is exact to the last bit
+    "e to the x without branches: a power of two times a polynomial; zero below -700, constant above 700."
+    bounded = _clip(x, -700., 700.)
+    n = np.floor(bounded * 1.4426950408889634 + .5)
+    r = (bounded - n * 0.6931471803691238) - n * 1.9082149292705877e-10           # ln 2 in two parts, so that nothing of r is lost
     p = 1 + r*(1 + r*(1/2 + r*(1/6 + r*(1/24 + r*(1/120 + r*(1/720 + r*(1/5040 + r*(1/40320 + r*(1/362880 + r*(1/3628800 + r*(1/39916800 + r/479001600)))))))))))
-    return p * np.int64((np.int64(n) + 1023) << 52).view(np.float64)
+    return 0.0 if x < -700 else p * np.int64((np.int64(n) + 1023) << 52).view(np.float64)
 
 # %% ../nbs/api/05_envs.ipynb #7a06ef8d
 @njit(inline="always", **_COMPILED)
@@ -318,7 +317,8 @@ def _band_targets(action, max_shift, max_scale, state, out):
         for i in range(LANES):
             centre = f[_DELTA + i] + max_shift * _clip(f[shift + i], -1., 1.) * f[_WIDTH + i]
             half = f[_WIDTH + i] * _exp(growth * _clip(f[scale + i], -1., 1.))
-            f[_TARGET + i] = _clip(f[_POSITION + i], centre - half, centre + half)
+            low, high = centre - half, centre + half
+            f[_TARGET + i] = _clip(f[_POSITION + i], low, high) if low <= high else math.nan          # an action that is not a number gives no target
         for i in range(m): out[first + i] = f[_TARGET + i]
 
 # %% ../nbs/api/05_envs.ipynb #ff561eed
@@ -500,7 +500,7 @@ def _option_begin(which, book):
 # %% ../nbs/api/05_envs.ipynb #1970518d
 @njit(cache=True)
 def _option_trade(choice, lot, room, cost, book):
-    "Carry out the choices. Rows of `values`: cash, equity, peak, drawdown, cost, turnover, return, worth of cash and options, first spot."
+    "Carry out the choices. Rows of `values`: cash, equity, peak, drawdown, cost, turnover, return, worth of cash and options, first spot, premium."
     for i in range(len(choice)):
         if choice[i] == 0: continue
         c, side = (choice[i] - 1) // 2, 1.0 if choice[i] % 2 == 1 else -1.0
@@ -510,6 +510,7 @@ def _option_trade(choice, lot, room, cost, book):
         if abs(book.positions[i, c] + side * lot) <= room + 1e-9:
             book.positions[i, c] += side * lot
             book.values[0, i] -= side * lot * book.prices[i, c]
+            book.values[9, i] += side * lot * book.prices[i, c]
             book.values[5, i] += lot
 
 @njit(cache=True)
@@ -610,7 +611,8 @@ def _option_observe(which, book, n_steps, lot, room, out):
 # %% ../nbs/api/05_envs.ipynb #99b8848c
 class OptionHedging(HedgingBatch):
     "Batched core of the option-hedging task: a market maker's risk, twelve options, 25 choices."
-    _rows = dict(pnl=1, paid=4, turnover=5, drawdown=3)
+    _rows = dict(pnl=1, paid=4, turnover=5, drawdown=3, premium=9)
+    premium = property(lambda self: self._in_spots("premium"), doc="Premium paid for options so far less premium received, in units of the initial spot.")
 
     def __init__(
         self,
@@ -653,7 +655,7 @@ class OptionHedging(HedgingBatch):
         self.tenors = np.array(self.universe.tenors, np.int64)
         self.listing = np.zeros((n, len(self.tenors)))
         self.positions, self._prices, self._deltas, self._vegas, self._gammas = (np.zeros((n, len(self.universe))) for _ in range(5))
-        self._now, self._before, self._values, self._reward = np.zeros((4, n)), np.zeros((4, n)), np.zeros((9, n)), np.zeros(n)
+        self._now, self._before, self._values, self._reward = np.zeros((4, n)), np.zeros((4, n)), np.zeros((10, n)), np.zeros(n)
         self._variance = _variance_table(surface.params, max(self.universe.tenors))
         self.observation_space = gym.spaces.Box(-10, 10, (OPTION_FEATURES,), np.float32)
         self.action_space = gym.spaces.Discrete(1 + 2 * len(self.universe))
@@ -697,27 +699,113 @@ def action_masks(self: OptionHedging) -> np.ndarray:
     "(n, 25) choices that respect the position limit."
     return allowed(self.state)
 
+# %% ../nbs/api/05_envs.ipynb #aa1030b0
+@patch
+def _snapshot(self: DeltaHedging) -> dict:
+    "What is drawn of the state now."
+    s = self.state
+    return dict(step=s.step[0], spot=s.spot[0], delta=s.delta[0], half_width=self._values[_WIDTH // LANES, 0], position=s.position[0], pnl=self.pnl[0], paid=self.paid[0])
+
+@patch
+def _paint(self: DeltaHedging, axes, days, h):
+    "Price and strike; hedge, reference and trades; profit and cost."
+    held = np.r_[h["position"][1:], h["position"][-1:]]              # from each decision to the next
+    trades = np.flatnonzero(np.diff(h["position"]))
+    axes[0].plot(days, h["spot"] / 1e3, color=PALETTE[7], lw=.9, label="price")
+    axes[0].axhline(self.strike[self.row[0]] / 1e3, color=PALETTE[1], ls="--", lw=1, label="strike")
+    axes[0].set(title="Price", ylabel="thousand USD")
+    axes[1].fill_between(days, h["delta"] - h["half_width"], h["delta"] + h["half_width"], color=PALETTE[0], alpha=.2, lw=0, label="reference band")
+    axes[1].plot(days, h["delta"], color=PALETTE[0], lw=.7, label="reference delta")
+    axes[1].step(days, held, where="post", color=PALETTE[1], lw=1, label="held")
+    axes[1].plot(days[trades], held[trades], ".", color=PALETTE[1], ms=3, label=f"{len(trades)} trades")
+    axes[1].set(title="Hedge", ylabel="BTC")
+    axes[2].plot(days, h["pnl"] / BP, color=PALETTE[2], lw=1, label="profit")
+    axes[2].plot(days, -h["paid"] / BP, color=PALETTE[4], lw=1, label="cost so far, as a loss")
+    axes[2].set(title="Profit and cost", ylabel="bp of the first price")
+
+# %% ../nbs/api/05_envs.ipynb #f7aeef4c
+@patch
+def _snapshot(self: OptionHedging) -> dict:
+    "What is drawn of the state now."
+    s = self.state
+    return dict(step=s.step[0], spot=s.spot[0], inventory=s.inventory[0], net_delta=s.net_delta[0], premium=self.premium[0], pnl=self.pnl[0], paid=self.paid[0])
+
+@patch
+def _paint(self: OptionHedging, axes, days, h):
+    "Price and listings; inventory, net delta and trades; profit, premium and cost."
+    band, trades = self.weights[1], np.flatnonzero(np.diff(h["paid"]))
+    axes[0].plot(days, h["spot"] / 1e3, color=PALETTE[7], lw=.9, label="price")
+    for day in np.arange(0, days[-1] + .01, self.tenors[-1] / BARS_PER_DAY): axes[0].axvline(day, color=PALETTE[6], ls=":", lw=1, label="weekly listing" if day == 0 else None)
+    axes[0].set(title="Price", ylabel="thousand USD")
+    axes[1].axhspan(-band, band, color=PALETTE[0], alpha=.15, lw=0, label="free of penalty")
+    axes[1].step(days, h["inventory"], where="post", color=PALETTE[6], lw=1, label="inventory of the maker")
+    axes[1].step(days, h["net_delta"], where="post", color=PALETTE[1], lw=1, label="net delta with options")
+    axes[1].plot(days[trades], h["net_delta"][trades], ".", color=PALETTE[1], ms=3, label=f"{len(trades)} orders")
+    axes[1].set(title="Risk", ylabel="BTC")
+    for name, k in (("pnl", 2), ("premium", 0), ("paid", 4)):
+        axes[2].plot(days, (-1 if name == "paid" else 1) * 100 * h[name], color=PALETTE[k], lw=1, label={"pnl": "profit", "premium": "premium paid less received", "paid": "cost so far, as a loss"}[name])
+    axes[2].set(title="Profit, premium and cost", ylabel="% of the first price")
+
+# %% ../nbs/api/05_envs.ipynb #4a6d7886
+def _episode_figure(batch, history) -> Figure:
+    "Three panels of the snapshots of a batch of one episode."
+    h = {name: np.array([snapshot[name] for snapshot in history], float) for name in history[0]}
+    figure = Figure(figsize=(9, 6.6), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True)
+    batch._paint(axes, h["step"] / BARS_PER_DAY, h)
+    for ax in axes: ax.legend(loc="center left", bbox_to_anchor=(1, .5))
+    axes[-1].set(xlabel="days since the start")
+    return figure
+
+def draw_episode(
+    hedger,  # Callable: state → targets or choices
+    paths: Paths,
+    row: int = 0,  # Which path
+    env_id: str = "BtcHedge/DeltaHedging-v0",  # A registered name
+    **kwargs,  # Arguments of the task
+) -> Figure:
+    "Let `hedger` act on one path and draw price, hedge and account."
+    if not -len(paths) <= row < len(paths): raise InputError(f"row is {row}: there are {len(paths)} paths, numbered from 0.")
+    batch = batch_of(env_id, paths[[row]], 1, **kwargs)
+    batch.reset(np.zeros(1, np.int64))
+    history = [batch._snapshot()]
+    while batch.t[0] < batch.paths.n_steps:
+        batch.advance(hedger(batch.state))
+        history.append(batch._snapshot())
+    return _episode_figure(batch, history)
+
 # %% ../nbs/api/05_envs.ipynb #bc3d4d65
 class _SingleEnv(gym.Env):
-    "One episode at a time."
-    metadata = {"render_modes": []}
+    "One episode at a time; rendered, it is the figure of the episode so far."
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
     batch_class: type
 
     def __init__(self, render_mode=None, **kwargs):
         kwargs.setdefault("start", "listing")
-        self.batch = self.batch_class(n=1, **kwargs)
+        self.batch, self._history = self.batch_class(n=1, **kwargs), []
         self.observation_space, self.action_space, self.render_mode = self.batch.observation_space, self.batch.action_space, render_mode
 
     def _info(self): return {"pnl": float(self.batch.pnl[0]), "cost": float(self.batch.paid[0]), "turnover": float(self.batch.turnover[0])}
+    def _remember(self):
+        if self.render_mode == "rgb_array": self._history.append(self.batch._snapshot())
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         if seed is not None: self.batch.seed(seed)
-        return self.batch.reset()[0], self._info()
+        observation, self._history = self.batch.reset()[0], []
+        self._remember()
+        return observation, self._info()
 
     def step(self, action):
         reward = self.batch.advance(self.batch.to_target(np.asarray(action)[None]))
+        self._remember()
         return self.batch.observe()[0], float(reward[0]), bool(self.batch.t[0] >= self.batch.paths.n_steps), False, self._info()
+
+    def render(self):
+        if not self._history: return None
+        canvas = FigureCanvasAgg(_episode_figure(self.batch, self._history))
+        canvas.draw()
+        return np.array(canvas.buffer_rgba())[..., :3]
 
 class DeltaHedgingEnv(_SingleEnv):
     "Short one call, hedge with the perpetual. Arguments: those of `DeltaHedging`."
@@ -726,7 +814,9 @@ class DeltaHedgingEnv(_SingleEnv):
 class OptionHedgingEnv(_SingleEnv):
     "Hedge a market maker with options. Arguments: those of `OptionHedging`."
     batch_class = OptionHedging
-    def action_masks(self): return self.batch.action_masks()[0]
+    def action_masks(self) -> np.ndarray:
+        "(25,) choices that respect the position limit."
+        return self.batch.action_masks()[0]
 
 # %% ../nbs/api/05_envs.ipynb #f2389015
 class _VectorEnv(VectorEnv):
@@ -755,7 +845,11 @@ class _VectorEnv(VectorEnv):
         return observation, reward, ended.copy(), np.zeros(self.num_envs, bool), info
 
 class DeltaHedgingVectorEnv(_VectorEnv): batch_class = DeltaHedging
-class OptionHedgingVectorEnv(_VectorEnv): batch_class = OptionHedging
+class OptionHedgingVectorEnv(_VectorEnv):
+    batch_class = OptionHedging
+    def action_masks(self) -> np.ndarray:
+        "(n, 25) choices that respect the position limit."
+        return self.batch.action_masks()
 
 # %% ../nbs/api/05_envs.ipynb #d05d2b83
 ENVIRONMENTS = {"BtcHedge/DeltaHedging-v0": DeltaHedging, "BtcHedge/OptionHedging-v0": OptionHedging}   # registered when the package is imported
