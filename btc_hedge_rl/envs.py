@@ -708,20 +708,22 @@ def _snapshot(self: DeltaHedging) -> dict:
 
 @patch
 def _paint(self: DeltaHedging, axes, days, h):
-    "Price and strike; hedge, reference and trades; profit and cost."
+    "Price and strike; hedge and reference; their distance, the band and trades; profit and cost."
     held = np.r_[h["position"][1:], h["position"][-1:]]              # from each decision to the next
     trades = np.flatnonzero(np.diff(h["position"]))
     axes[0].plot(days, h["spot"] / 1e3, color=PALETTE[7], lw=.9, label="price")
     axes[0].axhline(self.strike[self.row[0]] / 1e3, color=PALETTE[1], ls="--", lw=1, label="strike")
     axes[0].set(title="Price", ylabel="thousand USD")
-    axes[1].fill_between(days, h["delta"] - h["half_width"], h["delta"] + h["half_width"], color=PALETTE[0], alpha=.2, lw=0, label="reference band")
-    axes[1].plot(days, h["delta"], color=PALETTE[0], lw=.7, label="reference delta")
+    axes[1].plot(days, h["delta"], color=PALETTE[0], lw=1, label="reference delta")
     axes[1].step(days, held, where="post", color=PALETTE[1], lw=1, label="held")
-    axes[1].plot(days[trades], held[trades], ".", color=PALETTE[1], ms=3, label=f"{len(trades)} trades")
     axes[1].set(title="Hedge", ylabel="BTC")
-    axes[2].plot(days, h["pnl"] / BP, color=PALETTE[2], lw=1, label="profit")
-    axes[2].plot(days, -h["paid"] / BP, color=PALETTE[4], lw=1, label="cost so far, as a loss")
-    axes[2].set(title="Profit and cost", ylabel="bp of the first price")
+    axes[2].fill_between(days, -h["half_width"], h["half_width"], color=PALETTE[0], alpha=.25, lw=0, label="reference band")
+    axes[2].plot(days, held - h["delta"], color=PALETTE[1], lw=.6, label="held less delta")
+    axes[2].plot(days[trades], (held - h["delta"])[trades], ".", color=PALETTE[7], ms=2.5, label=f"{len(trades)} trades")
+    axes[2].set(title="Distance from the reference", ylabel="BTC")
+    axes[3].plot(days, h["pnl"] / BP, color=PALETTE[2], lw=1, label="profit")
+    axes[3].plot(days, -h["paid"] / BP, color=PALETTE[4], lw=1, label="cost so far, as a loss")
+    axes[3].set(title="Profit and cost", ylabel="bp of the first price")
 
 # %% ../nbs/api/05_envs.ipynb #f7aeef4c
 @patch
@@ -732,7 +734,7 @@ def _snapshot(self: OptionHedging) -> dict:
 
 @patch
 def _paint(self: OptionHedging, axes, days, h):
-    "Price and listings; inventory, net delta and trades; profit, premium and cost."
+    "Price and listings; inventory, net delta and orders; premium; profit and cost."
     band, trades = self.weights[1], np.flatnonzero(np.diff(h["paid"]))
     axes[0].plot(days, h["spot"] / 1e3, color=PALETTE[7], lw=.9, label="price")
     for day in np.arange(0, days[-1] + .01, self.tenors[-1] / BARS_PER_DAY): axes[0].axvline(day, color=PALETTE[6], ls=":", lw=1, label="weekly listing" if day == 0 else None)
@@ -742,16 +744,18 @@ def _paint(self: OptionHedging, axes, days, h):
     axes[1].step(days, h["net_delta"], where="post", color=PALETTE[1], lw=1, label="net delta with options")
     axes[1].plot(days[trades], h["net_delta"][trades], ".", color=PALETTE[1], ms=3, label=f"{len(trades)} orders")
     axes[1].set(title="Risk", ylabel="BTC")
-    for name, k in (("pnl", 2), ("premium", 0), ("paid", 4)):
-        axes[2].plot(days, (-1 if name == "paid" else 1) * 100 * h[name], color=PALETTE[k], lw=1, label={"pnl": "profit", "premium": "premium paid less received", "paid": "cost so far, as a loss"}[name])
-    axes[2].set(title="Profit, premium and cost", ylabel="% of the first price")
+    axes[2].plot(days, 100 * h["premium"], color=PALETTE[0], lw=1, label="paid less received")
+    axes[2].set(title="Premium", ylabel="% of the first price")
+    axes[3].plot(days, 100 * h["pnl"], color=PALETTE[2], lw=1, label="profit of maker and options")
+    axes[3].plot(days, -100 * h["paid"], color=PALETTE[4], lw=1, label="cost so far, as a loss")
+    axes[3].set(title="Profit and cost", ylabel="% of the first price")
 
 # %% ../nbs/api/05_envs.ipynb #4a6d7886
 def _episode_figure(batch, history) -> Figure:
-    "Three panels of the snapshots of a batch of one episode."
+    "Four panels of the snapshots of a batch of one episode."
     h = {name: np.array([snapshot[name] for snapshot in history], float) for name in history[0]}
-    figure = Figure(figsize=(9, 6.6), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True)
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    axes = figure.subplots(4, 1, sharex=True)
     batch._paint(axes, h["step"] / BARS_PER_DAY, h)
     for ax in axes: ax.legend(loc="center left", bbox_to_anchor=(1, .5))
     axes[-1].set(xlabel="days since the start")
