@@ -400,6 +400,7 @@ def to_target(self: DeltaHedging, actions) -> np.ndarray:
     actions = np.asarray(actions, float)
     if actions.shape != (self.n, *self.action_space.shape): raise InputError(f"Actions have shape {actions.shape}: {(self.n, *self.action_space.shape)} is needed.")
     if isinstance(self.action, RatioAction): return np.minimum(np.maximum(actions[:, 0], 0), 1)
+    if not isinstance(self.action, BandAction): return self.action.target(actions, self.state)
     _band_targets(actions, self.action.max_shift, self.action.max_scale, self._values, target := np.empty(self.n))
     return target
 
@@ -445,6 +446,7 @@ def _variance_table(
     slope = (at_high - at_low) / (high**2 - low**2)
     return np.stack([at_low - slope * low**2, slope], axis=1)
 
+# %% ../nbs/api/05_envs.ipynb #22214bf1
 @njit(inline="always", **_COMPILED)
 def _smile_lanes(f, rho, eta, gamma):
     "`surface_vol` of each lane, from the at-the-money variance in `_VOL`."
