@@ -48,6 +48,7 @@ _EPISODE_STREAMS = 1 << 40       # far from the streams of price paths
 class HedgingBatch:
     "Episodes of one task, stepped together; subclasses say what a step does, what is seen, and in which rows of `_values` results are kept."
     _rows: dict                             # pnl, paid, turnover, drawdown → row
+    repeat, benchmark, twin = 1, None, None     # decisions an action lasts; a hedger and the batch it plays in: see `batch_of`
 
     def _in_spots(self, name): return self._values[self._rows[name]] / self.paths.close[self.row, 0]
     pnl = property(lambda self: self._in_spots("pnl"), doc="Profit so far, in units of the initial spot.")
@@ -74,7 +75,7 @@ class HedgingBatch:
         "Start all episodes (episode i on path `rows[i]` from its first bar, if given) and return observations."
         if rows is None: self._draw(self._everyone)
         else: self.row[:], self.t[:] = rows, 0
-        self._begin(self._everyone)
+        self._restart(self._everyone)
         return self.observe()
 
     def observe(self) -> np.ndarray:
@@ -82,18 +83,33 @@ class HedgingBatch:
         return self._look(self._everyone, np.empty((self.n, *self.observation_space.shape), np.float32))
 
     def _draw(self, which):
-        starts = self.paths.n_steps // self.decision_bars if self.start == "anywhere" else 1
-        _draw_episodes(self.streams, which, len(self.paths), starts, self.decision_bars, self.row, self.t)
+        stride = self.decision_bars * self.repeat
+        starts = self.paths.n_steps // stride if self.start == "anywhere" else 1
+        _draw_episodes(self.streams, which, len(self.paths), starts, stride, self.row, self.t)
+
+    def _restart(self, which):
+        self._begin(which)
+        if self.twin is not None:
+            self.twin.row[which], self.twin.t[which] = self.row[which], self.t[which]
+            self.twin._begin(which)
+
+    def _play(self, actions):
+        "Rewards of `repeat` decisions with the same action, less the benchmark's."
+        reward = np.zeros(self.n)
+        for _ in range(self.repeat):
+            reward += self.advance(self.to_target(actions))
+            if self.twin is not None: reward -= self.twin.advance(self.benchmark(self.twin.state))
+        return reward
 
     def step(self, actions):
         "Act in all episodes: (observations, rewards, ended, final observations of the ended)."
-        reward, final = self.advance(self.to_target(actions)), None
+        reward, final = self._play(actions), None
         observation, ended = self.observe(), self.t >= self.paths.n_steps
         if ended.any():
             which = np.flatnonzero(ended)
             final = observation[which]
             self._draw(which)
-            self._begin(which)
+            self._restart(which)
             self._look(which, observation)
         return observation, reward, ended, final
 
@@ -864,12 +880,20 @@ def batch_of(
     env_id: str,  # A registered name
     paths: Paths | None = None,
     n: int | None = None,  # Episodes; one per path by default
+    benchmark=None,  # Hedger that plays the same episodes; `step` rewards what is earned beyond it
+    repeat: int = 1,  # Decisions that one action of `step` lasts
     **kwargs,  # Arguments of the task
 ) -> HedgingBatch:
     "The batched core behind an environment's name."
     if env_id not in ENVIRONMENTS: raise InputError(f"Environment {env_id!r} is unknown: choose one of {', '.join(ENVIRONMENTS)}.")
     paths = default_paths() if paths is None else paths
-    return ENVIRONMENTS[env_id](paths, len(paths) if n is None else n, **kwargs)
+    n = len(paths) if n is None else n
+    batch = ENVIRONMENTS[env_id](paths, n, **kwargs)
+    decisions = paths.n_steps // batch.decision_bars
+    if repeat < 1 or decisions % repeat: raise InputError(f"repeat is {repeat}: it must divide the {decisions} decisions of an episode.")
+    batch.repeat = repeat
+    if benchmark is not None: batch.benchmark, batch.twin = benchmark, ENVIRONMENTS[env_id](paths, n, **kwargs)
+    return batch
 
 class _SB3Batch(VecEnv):
     "A batch as Stable-Baselines3's VecEnv."
