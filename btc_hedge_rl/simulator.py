@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['JUMP_RULES', 'Dynamics', 'LANES', 'FIRST_PATH', 'SAMPLE', 'QED', 'fit_qed', 'profile_speed', 'drift_tests', 'JumpSet',
-           'detect_jumps', 'Hawkes', 'hawkes_loglik', 'hawkes_loglik_numpy', 'fit_hawkes', 'hawkes_events',
-           'time_rescaling', 'jumps_on_bars', 'goodness_of_fit', 'MarketModel', 'hourly_increments', 'calibrate',
-           'reference_model', 'Paths', 'simulate', 'covers', 'synthetic_bars']
+           'detect_jumps', 'Hawkes', 'hawkes_loglik', 'hawkes_loglik_numpy', 'binned_loglik', 'binned_loglik_numpy',
+           'fit_hawkes', 'hawkes_events', 'time_rescaling', 'jumps_on_bars', 'goodness_of_fit', 'MarketModel',
+           'hourly_increments', 'calibrate', 'reference_model', 'Paths', 'simulate', 'covers', 'synthetic_bars']
 
 # %% ../nbs/api/02_simulator.ipynb #d2a981a0
 import json
@@ -59,16 +59,27 @@ class QED:
         return p / (p.sum() * (y[1] - y[0]))
 
 # %% ../nbs/api/02_simulator.ipynb #d2faf0b4
-def _qed_negative_loglik(p, y, dy, dt, sigma, centre, prior):
-    m, speed, w = np.exp(p[0]), np.exp(p[1]), 1 / (1 + np.exp(-p[2]))
-    residual = dy - QED(m, speed, w, sigma).drift(y) * dt
-    penalty = ((p[0] - centre) / .15)**2 + ((p[1] - np.log(3)) / .7)**2 + (p[2] / 1.5)**2
-    return (residual**2).sum() / (2 * sigma**2 * dt) + prior * penalty / 2
+def _drift_sums(y, dy, sigma, dt):
+    "Sums $A$ (3, 3) and $b$ (3,) of the quadratic log-likelihood in θ, κ, g."
+    x = np.exp(y)
+    columns = np.stack([np.ones_like(x), -x, -x * x])
+    return columns @ columns.T * dt / sigma**2, columns @ (dy + sigma**2 / 2 * dt) / sigma**2
 
-def _hessian(f, p, step=1e-3):
-    "Central-difference Hessian of `f` at `p`."
-    e = np.eye(len(p)) * step
-    return np.array([[(f(p + a + b) - f(p + a - b) - f(p - a + b) + f(p - a - b)) / (4 * step**2) for b in e] for a in e])
+def _drift_derivatives(q):
+    "θ, κ, g (3,) at $q$, their gradients (3, 3) and Hessians (3, 3, 3) in $q$, coordinate of $q$ first."
+    m, speed, w = np.exp(q[0]), np.exp(q[1]), 1 / (1 + np.exp(-q[2]))
+    p = speed * np.array([1 - w / 2, (1 - w) / m, w / (2 * m * m)])
+    by_share = w * (1 - w) * speed * np.array([-.5, -1 / m, 1 / (2 * m * m)])
+    order = np.array([0, -1, -2])                    # power of m in each
+    first = np.stack([order * p, p, by_share])
+    second = np.stack([np.stack([order**2 * p, order * p, order * by_share]), first, np.stack([order * by_share, by_share, (1 - 2 * w) * by_share])])
+    return p, first, second
+
+def _qed_objective(q, sums, centre, prior):
+    "Negative log-likelihood above zero drift with the penalty of the priors: value, gradient (3,), Hessian (3, 3)."
+    (a, b), (p, first, second), scale = sums, _drift_derivatives(q), prior / np.array([.15, .7, 1.5])**2
+    away, slope = q - np.array([centre, np.log(3), 0.]), a @ p - b
+    return p @ (a @ p / 2 - b) + scale @ away**2 / 2, first @ slope + scale * away, first @ a @ first.T + second @ slope + np.diag(scale)
 
 def fit_qed(
     y: np.ndarray,  # (n,) log price / reference price
@@ -77,20 +88,20 @@ def fit_qed(
     jumps: np.ndarray | None = None,  # (n - 1,) jump part of each increment, removed before fitting
     prior: bool = True,  # Weak priors on level, speed and share
 ) -> QED:  # Fitted drift with standard errors
-    "Fit the QED drift by Gaussian likelihood (Euler) with weak priors."
+    "Fit the QED drift by Gaussian likelihood (Euler) with weak priors: Newton steps in a trust region."
     dy = np.diff(y) - (0 if jumps is None else jumps)
     y = np.asarray(y)[:-1]
     sigma = sigma or dy.std() / np.sqrt(dt)
     centre = np.log(np.exp(y).mean())
-    def objective(p): return _qed_negative_loglik(p, y, dy, dt, sigma, centre, prior)
-    best = minimize(objective, [centre, np.log(3), 0.], method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-8, maxiter=4000))
-    m, speed, w = np.exp(best.x[0]), np.exp(best.x[1]), 1 / (1 + np.exp(-best.x[2]))
-    covariance = np.linalg.pinv(_hessian(objective, best.x))
+    rest = _drift_sums(y, dy, sigma, dt), centre, float(prior)
+    value, gradient, hessian = (lambda q, k=k: _qed_objective(q, *rest)[k] for k in range(3))
+    best = minimize(value, [centre, np.log(3), 0.], jac=gradient, hess=hessian, method="trust-exact", options=dict(max_trust_radius=2., gtol=1e-8)).x
+    m, speed, w = np.exp(best[0]), np.exp(best[1]), 1 / (1 + np.exp(-best[2]))
+    covariance = np.linalg.pinv(hessian(best))
     error = np.sqrt(np.abs(np.diag(covariance)))
-    stderr = dict(level=m * error[0], speed=speed * error[1], cubic_share=w * (1 - w) * error[2], sigma=sigma / np.sqrt(2 * len(dy)))
-    zero = ((dy + sigma**2 / 2 * dt)**2).sum() / (2 * sigma**2 * dt)
-    gain = zero - _qed_negative_loglik(best.x, y, dy, dt, sigma, centre, False)
-    return QED(m, speed, w, sigma, stderr, gain, (covariance / np.outer(error, error)).tolist())
+    stderr = dict(level=float(m * error[0]), speed=float(speed * error[1]), cubic_share=float(w * (1 - w) * error[2]), sigma=float(sigma / np.sqrt(2 * len(dy))))
+    gain = -_qed_objective(best, rest[0], centre, 0.)[0]
+    return QED(*map(float, (m, speed, w, sigma)), stderr, float(gain), (covariance / np.outer(error, error)).tolist())
 
 # %% ../nbs/api/02_simulator.ipynb #24833d67
 def profile_speed(
@@ -102,12 +113,13 @@ def profile_speed(
 ) -> np.ndarray:  # Log-likelihood above zero drift at each speed
     "Profile likelihood of the reversion speed, without priors."
     dy, y = np.diff(y) - (0 if jumps is None else jumps), np.asarray(y)[:-1]
-    centre = np.log(np.exp(y).mean())
-    zero = ((dy + sigma**2 / 2 * dt)**2).sum() / (2 * sigma**2 * dt)
+    sums, centre = _drift_sums(y, dy, sigma, dt), np.log(np.exp(y).mean())
+    keep = np.ix_([0, 2], [0, 2])                    # the speed stays
     def best(speed):
-        f = lambda p: _qed_negative_loglik([p[0], np.log(speed), p[1]], y, dy, dt, sigma, centre, False)
-        return min(minimize(f, [centre, share], method="L-BFGS-B", bounds=[(centre - .5, centre + .5), (-6, 6)]).fun for share in (-3., 3.))
-    return np.array([zero - best(speed) for speed in speeds])
+        def objective(q): return _qed_objective(np.array([q[0], np.log(speed), q[1]]), sums, centre, 0.)
+        return min(minimize(lambda q: objective(q)[0], [centre, share], jac=lambda q: objective(q)[1][[0, 2]], hess=lambda q: objective(q)[2][keep],
+                            method="trust-exact", options=dict(max_trust_radius=2.)).fun for share in (-3., 3.))
+    return -np.array([best(speed) for speed in speeds])
 
 # %% ../nbs/api/02_simulator.ipynb #044ca89c
 def _drift_regression(y, dt):
@@ -268,37 +280,122 @@ def hawkes_loglik_numpy(times, kinds, horizon, mu, alpha, beta):
     return np.log(intensity).sum() - integral
 
 # %% ../nbs/api/02_simulator.ipynb #c9a8af94
-def _climb(times, kinds, horizon, free, start):
+@njit(cache=True)
+def _after_bar(r, kind, hazard, alpha, beta, dt):
+    "Sums of exp(-beta age) (2,) at the end of a bar that shows an event, hidden events included, from those at its start."
+    seen, out = (1 - np.exp(-beta * dt)) / (beta * dt), np.empty(2)
+    for i in range(2):
+        hidden = .5 * hazard[i] + alpha[i, kind] * (1 - seen) / beta
+        out[i] = r[i] * np.exp(-beta * dt) + hidden * np.exp(-beta * dt / 3) + (seen if i == kind else 0.)
+    return out
+
+@njit(cache=True)
+def binned_loglik(
+    bars: np.ndarray,  # (n,) bars that show an event, from 0, increasing
+    kinds: np.ndarray,  # (n,) 0 up, 1 down
+    n_bars: int,  # Bars observed
+    dt: float,  # Length of a bar, years
+    mu: np.ndarray,  # (2,)
+    alpha: np.ndarray,  # (2, 2)
+    beta: float,
+):  # (log-likelihood, gradient (7,) in mu, alpha row by row, beta)
+    "Log-likelihood of events known to the bar and its gradient in one pass over the bars that show one."
+    fall, total, grad, last = np.exp(-beta * dt), 0., np.zeros(7), -1
+    weight, wane = (1 - fall) / beta, np.exp(-beta * dt / 3)
+    seen = weight / dt
+    d_weight = (dt * fall - weight) / beta
+    hidden, d_hidden = (1 - seen) / beta, -(d_weight / dt + (1 - seen) / beta) / beta
+    r, dr, hazard, dh = np.zeros(2), np.zeros((2, 7)), np.zeros(2), np.zeros((2, 7))
+    for k in range(len(bars) + 1):
+        gap = ((bars[k] if k < len(bars) else n_bars) - last - 1) * dt     # empty bars, as one
+        decay = np.exp(-beta * gap)
+        spent = (1 - decay) / beta
+        d_spent = (gap * decay - spent) / beta
+        for j in range(2):
+            children = alpha[0, j] + alpha[1, j]
+            total -= mu[j] * gap + children * r[j] * spent
+            grad[j] -= gap
+            grad[2 + j] -= r[j] * spent
+            grad[4 + j] -= r[j] * spent
+            grad[6] -= children * r[j] * d_spent
+            for q in range(7): grad[q] -= children * dr[j, q] * spent; dr[j, q] *= decay
+            r[j] *= decay
+            dr[j, 6] -= gap * r[j]
+        if k == len(bars): break
+        for i in range(2):                       # expected events of the bar and their derivatives
+            hazard[i] = mu[i] * dt + (alpha[i, 0] * r[0] + alpha[i, 1] * r[1]) * weight
+            for q in range(7): dh[i, q] = (alpha[i, 0] * dr[0, q] + alpha[i, 1] * dr[1, q]) * weight
+            dh[i, i] += dt
+            dh[i, 6] += (alpha[i, 0] * r[0] + alpha[i, 1] * r[1]) * d_weight
+            for j in range(2): dh[i, 2 + 2 * i + j] += r[j] * weight
+        both, kind, last = hazard[0] + hazard[1], kinds[k], bars[k]
+        total += np.log(-np.expm1(-both) / both * hazard[kind])
+        for q in range(7): grad[q] += (1 / np.expm1(both) - 1 / both) * (dh[0, q] + dh[1, q]) + dh[kind, q] / hazard[kind]
+        for i in range(2):
+            for q in range(7): dr[i, q] = dr[i, q] * fall + .5 * wane * dh[i, q]
+            dr[i, 2 + 2 * i + kind] += wane * hidden
+            dr[i, 6] += -dt * fall * r[i] + wane * (alpha[i, kind] * d_hidden - dt / 3 * (.5 * hazard[i] + alpha[i, kind] * hidden)) + (d_weight / dt if i == kind else 0.)
+        r = _after_bar(r, kind, hazard, alpha, beta, dt)
+    return total, grad
+
+def binned_loglik_numpy(bars, kinds, n_bars, dt, mu, alpha, beta):
+    "The same bar by bar: the readable reference."
+    shown, r, total = dict(zip(bars.tolist(), kinds.tolist())), np.zeros(2), 0.
+    for bar in range(n_bars):
+        hazard = mu * dt + alpha @ r * (1 - np.exp(-beta * dt)) / beta
+        if bar in shown:
+            total += np.log(-np.expm1(-hazard.sum()) * hazard[shown[bar]] / hazard.sum())
+            r = _after_bar(r, shown[bar], hazard, alpha, beta, dt)
+        else:
+            total -= hazard.sum()
+            r = r * np.exp(-beta * dt)
+    return total
+
+# %% ../nbs/api/02_simulator.ipynb #740adcd2
+def _likelihood(times, kinds, horizon, grid):
+    "Log-likelihood and gradient as a function of the parameters (7,)."
+    if not grid: return lambda p: hawkes_loglik(times, kinds, horizon, p[:2], p[2:6].reshape(2, 2), p[6])
+    bars, first = np.unique(np.floor(times / grid).astype(np.int64), return_index=True)
+    return lambda p: binned_loglik(bars, kinds[first], int(round(horizon / grid)), grid, p[:2], p[2:6].reshape(2, 2), p[6])
+
+def _climb(likelihood, free, start):
     "Maximise the likelihood in logarithms of the free parameters."
     def negative(q):
         p = np.zeros(7); p[free] = np.exp(q)
-        ll, grad = hawkes_loglik(times, kinds, horizon, p[:2], p[2:6].reshape(2, 2), p[6])
+        ll, grad = likelihood(p)
         return -ll, -(grad * p)[free]
     return minimize(negative, start, jac=True, method="L-BFGS-B", bounds=[(s - 12, s + 6) for s in start])
 
-def _fit_hawkes_once(times, kinds, horizon, cross, half_lives):
+def _fit_hawkes_once(times, kinds, horizon, cross, half_lives, grid):
     free = np.array([1, 1, 1, cross, cross, 1, 1], bool)
     few = min(len(times), 5000)                     # the starts race on the first events; the winner goes on with all
     until = horizon if few == len(times) else times[few]
     count = np.maximum(np.bincount(kinds[:few], minlength=2), 1) / until
-    fits = []
+    race, fits = _likelihood(times[:few], kinds[:few], until, grid), []
     for hours in half_lives:
         beta = np.log(2) / (hours / 24 / DAYS_PER_YEAR)
         start = np.log(np.r_[.6 * count, .3 * beta, .1 * beta, .1 * beta, .3 * beta, beta][free])
-        fits.append(_climb(times[:few], kinds[:few], until, free, start))
+        fits.append(_climb(race, free, start))
     best = min(fits, key=lambda fit: fit.fun)
-    if few < len(times): best = _climb(times, kinds, horizon, free, best.x)
+    if few < len(times): best = _climb(_likelihood(times, kinds, horizon, grid), free, best.x)
     p = np.zeros(7); p[free] = np.exp(best.x)
     return p, -best.fun, free
 
-def _hawkes_stderr(p, free, times, kinds, horizon):
+def _hawkes_stderr(p, free, likelihood):
     "Standard errors (7,) from the observed information (finite differences of the gradient)."
-    def grad(p): return hawkes_loglik(times, kinds, horizon, p[:2], p[2:6].reshape(2, 2), p[6])[1]
     keep = np.flatnonzero(free)
-    hessian = np.array([(grad(p + e) - grad(p - e))[keep] / (2 * e.max()) for e in np.diag(np.maximum(p, 1e-6) * 1e-4)[keep]])
+    hessian = np.array([(likelihood(p + e)[1] - likelihood(p - e)[1])[keep] / (2 * e.max()) for e in np.diag(np.maximum(p, 1e-6) * 1e-4)[keep]])
     error = np.zeros(7)
     error[keep] = np.sqrt(np.abs(np.diag(np.linalg.pinv(-(hessian + hessian.T) / 2))))
     return error
+
+def _poisson_loglik(kinds, horizon, grid):
+    "Maximised log-likelihood of constant intensities."
+    count, n = np.bincount(kinds, minlength=2), len(kinds)
+    count = count[count > 0]
+    if not grid: return float((count * np.log(count / horizon)).sum() - n)
+    bars = int(round(horizon / grid))
+    return float((bars - n) * np.log1p(-n / bars) + (count * np.log(count / bars)).sum())
 
 def fit_hawkes(
     times: np.ndarray,  # (n,) sorted event times, years
@@ -306,18 +403,17 @@ def fit_hawkes(
     horizon: float,  # Observation time, years
     cross: bool | str = "auto",  # Cross-excitation: yes, no, or by likelihood ratio
     half_lives: tuple = (0.5, 2.0, 8.0),  # Starting half-lives in hours
+    grid: float = 0.,  # Length of the bars to which times are known, years; 0 if they are exact
 ) -> Hawkes:  # Fitted process with standard errors
     "Maximum-likelihood fit of the two-stream Hawkes process."
     times, kinds = np.asarray(times, float), np.asarray(kinds, np.int64)
     if len(times) < 10: raise InputError(f"{len(times)} jumps are too few to fit a Hawkes process: use more bars or a smaller jump multiple.")
-    fits = {c: _fit_hawkes_once(times, kinds, horizon, c, half_lives) for c in ((False, True) if cross == "auto" else (bool(cross),))}
+    fits = {c: _fit_hawkes_once(times, kinds, horizon, c, half_lives, grid) for c in ((False, True) if cross == "auto" else (bool(cross),))}
     chosen = (2 * (fits[True][1] - fits[False][1]) > chi2.ppf(.95, 2)) if cross == "auto" else bool(cross)
     p, ll, free = fits[chosen]
-    error = _hawkes_stderr(p, free, times, kinds, horizon)
-    count = np.bincount(kinds, minlength=2)
-    poisson = float((count[count > 0] * np.log(count[count > 0] / horizon)).sum() - count.sum())
+    error = _hawkes_stderr(p, free, _likelihood(times, kinds, horizon, grid))
     stderr = dict(mu=error[:2].tolist(), alpha=error[2:6].reshape(2, 2).tolist(), beta=float(error[6]))
-    return Hawkes(p[:2], p[2:6].reshape(2, 2), float(p[6]), stderr, float(ll), poisson)
+    return Hawkes(p[:2], p[2:6].reshape(2, 2), float(p[6]), stderr, float(ll), _poisson_loglik(kinds, horizon, grid))
 
 # %% ../nbs/api/02_simulator.ipynb #44137e3f
 @njit(cache=True)
@@ -373,7 +469,7 @@ def hawkes_events(
 
 # %% ../nbs/api/02_simulator.ipynb #ba9d82e2
 @njit(cache=True)
-def _bar_hazards(mu, alpha, beta, kinds_by_bar, dt):
+def _bar_hazards(mu, alpha, beta, kinds_by_bar, dt, binned):
     "Integrated intensity of each stream over each bar, given the bars before it: (2, n)."
     n = len(kinds_by_bar)
     out = np.empty((2, n))
@@ -382,19 +478,23 @@ def _bar_hazards(mu, alpha, beta, kinds_by_bar, dt):
     for k in range(n):
         for i in range(2):
             out[i, k] = mu[i] * dt + (alpha[i, 0] * r[0] + alpha[i, 1] * r[1]) * weight
-        r *= decay
-        if kinds_by_bar[k] >= 0: r[kinds_by_bar[k]] += np.exp(-beta * dt / 2)
+        if binned and kinds_by_bar[k] >= 0:
+            r = _after_bar(r, kinds_by_bar[k], out[:, k], alpha, beta, dt)
+        else:
+            r *= decay
+            if kinds_by_bar[k] >= 0: r[kinds_by_bar[k]] += np.exp(-beta * dt / 2)
     return out
 
 def time_rescaling(
     hawkes: Hawkes,
     jumps: JumpSet,
     seed: int = 0,  # Of the draw within the bar
+    binned: bool = False,  # Was the process fitted with `grid`?
 ) -> np.ndarray:  # Residuals, uniform on (0, 1) if the model is right
     "Time-rescaling residuals of both streams with the correction for binned events."
     by_bar = np.full(jumps.n_bars, -1)
     by_bar[jumps.index - 1] = (jumps.size < 0).astype(int)
-    hazards = _bar_hazards(np.asarray(hawkes.mu), np.asarray(hawkes.alpha), hawkes.beta, by_bar, DT)
+    hazards = _bar_hazards(np.asarray(hawkes.mu), np.asarray(hawkes.alpha), hawkes.beta, by_bar, DT, binned)
     rng, out = np.random.default_rng(seed), []
     for i in range(2):
         total, k = np.r_[0, hazards[i].cumsum()], np.flatnonzero(by_bar == i)
@@ -414,21 +514,22 @@ def jumps_on_bars(
     bar, first = np.unique((np.asarray(times) / DT).astype(int), return_index=True)
     return JumpSet(bar + 1, np.where(np.asarray(kinds)[first] == 0, size, -size), int(round(horizon / DT)), "given", 1., size / 2, float("nan"))
 
-def _fit_bars(jumps, cross):
-    return fit_hawkes((jumps.index - .5) * DT, (jumps.size < 0).astype(np.int64), jumps.n_bars * DT, cross)
+def _fit_bars(jumps, cross, binned=False):
+    return fit_hawkes((jumps.index - .5) * DT, (jumps.size < 0).astype(np.int64), jumps.n_bars * DT, cross, grid=DT if binned else 0.)
 
 def goodness_of_fit(
     hawkes: Hawkes,  # Fitted to `jumps`
     jumps: JumpSet,
     n: int = 99,  # Bootstrap replicates
     seed: int = 0,
+    binned: bool = False,  # Was the process fitted with `grid`? Then replicates are, too
 ):  # (statistic, replicates (n,), p-value)
     "Kolmogorov–Smirnov test of the time-rescaling residuals that knows the parameters were fitted."
     cross = bool(hawkes.alpha[0, 1] > 0 or hawkes.alpha[1, 0] > 0)
-    def distance(hawkes, jumps, seed): return float(kstest(time_rescaling(hawkes, jumps, seed), "uniform").statistic)
+    def distance(hawkes, jumps, seed): return float(kstest(time_rescaling(hawkes, jumps, seed, binned), "uniform").statistic)
     def replicate(i):
         again = jumps_on_bars(*hawkes_events(hawkes.mu, hawkes.alpha, hawkes.beta, jumps.n_bars * DT, seed, i), jumps.n_bars * DT)
-        return distance(_fit_bars(again, cross), again, i)
+        return distance(_fit_bars(again, cross, binned), again, i)
     statistic, replicates = distance(hawkes, jumps, seed), np.array([replicate(i) for i in range(n)])
     return statistic, replicates, float((1 + (replicates >= statistic).sum()) / (n + 1))
 
@@ -489,18 +590,18 @@ def calibrate(
     diurnal: bool = False,  # Seasonally adjusted jump detection
     cross: bool | str = "auto",  # Cross-excitation, see `fit_hawkes`
     prior: bool = True,  # Weak priors of the drift, see `fit_qed`
+    binned: bool = False,  # Fit jump times by the likelihood of bars, see `binned_loglik`; else at mid-bar
 ) -> MarketModel:  # Ready to simulate
     "Calibrate QED diffusion, Hawkes jumps and jump sizes to bars."
     if len(bars) < 7 * BARS_PER_DAY: raise InputError(f"{len(bars)} bars are too few to calibrate: at least {7 * BARS_PER_DAY} (7 days) are needed.")
     jumps = detect_jumps(bars, rule, multiple, diurnal)
-    kinds = (jumps.size < 0).astype(np.int64)
-    hawkes = fit_hawkes((jumps.index - .5) * DT, kinds, jumps.n_bars * DT, cross)
+    hawkes = _fit_bars(jumps, cross, binned)
     if not hawkes.branching_ratio < 1: raise InputError(f"The fitted branching ratio is {hawkes.branching_ratio:.2f}: jumps would explode. Use a larger jump multiple.")
     y, part = hourly_increments(bars, jumps)
     compensator = sum(rate * np.mean(np.expm1(s)) for rate, s in zip(hawkes.rate, (jumps.up, jumps.down)) if len(s))
     qed = fit_qed(y, 12 * DT, jumps.sigma, part - compensator * 12 * DT, prior)
     provenance = dict(source=bars.attrs.get("source", "bars"), first=str(bars.index[0]), last=str(bars.index[-1]), n_bars=len(bars),
-                      jump_rule=rule, jump_multiple=multiple, diurnal=diurnal, jump_threshold=jumps.threshold, n_up=len(jumps.up), n_down=len(jumps.down))
+                      jump_rule=rule, jump_multiple=multiple, diurnal=diurnal, jump_threshold=jumps.threshold, n_up=len(jumps.up), n_down=len(jumps.down), binned=binned)
     return MarketModel(qed, hawkes, dict(up=jumps.up, down=jumps.down), float(bars["close"].iloc[0]), float(bars["close"].iloc[-1]), provenance)
 
 # %% ../nbs/api/02_simulator.ipynb #6ff09af5
