@@ -6,14 +6,17 @@
 __all__ = ['JUMP_RULES', 'Dynamics', 'LANES', 'FIRST_PATH', 'SAMPLE', 'QED', 'fit_qed', 'profile_speed', 'drift_tests', 'JumpSet',
            'detect_jumps', 'Hawkes', 'hawkes_loglik', 'hawkes_loglik_numpy', 'binned_loglik', 'binned_loglik_numpy',
            'fit_hawkes', 'hawkes_events', 'time_rescaling', 'jumps_on_bars', 'goodness_of_fit', 'MarketModel',
-           'hourly_increments', 'calibrate', 'reference_model', 'Paths', 'simulate', 'covers', 'synthetic_bars']
+           'hourly_increments', 'calibrate', 'reference_model', 'Paths', 'simulate', 'StoredPaths', 'simulate_to',
+           'covers', 'synthetic_bars']
 
 # %% ../nbs/api/02_simulator.ipynb #d2a981a0
 import json
+import zlib
 from collections import namedtuple
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,7 @@ from scipy.stats import chi2, kstest
 
 from .core import (BAR, BARS_PER_DAY, BARS_PER_YEAR, BP, DAYS_PER_YEAR, DT, InputError, atomic_path, half_life, normal, normals, rate_from_half_life,
                                read_json, sha256, stream, uniform, write_json)
-from .core import _EDGE, _GOLDEN, _RATIO, _mix, _normal_rare
+from .core import _EDGE, _GOLDEN, _RATIO, _jsonable, _mix, _normal_rare
 
 # %% ../nbs/api/02_simulator.ipynb #e39ce1c8
 @dataclass(frozen=True)
@@ -640,7 +643,7 @@ class Paths:
         try:
             with np.load(path, allow_pickle=False) as data:
                 return cls(*(data[k] for k in ("open", "high", "low", "close")), str(data["source"]), float(data["vol"]))
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: holds no paths ({error}).") from None
 
     @classmethod
@@ -883,6 +886,71 @@ def simulate(
     _simulate_paths(_dynamics(model, drift, spot), seed, first, candles, o, hi, lo, close)
     if not candles: o = hi = lo = close
     return Paths(o, hi, lo, close, f"simulated, seed {seed}, paths {first} to {first + n_paths - 1}", model.annual_vol)
+
+# %% ../nbs/api/02_simulator.ipynb #b0a3f588
+@dataclass(frozen=True)
+class StoredPaths:
+    "Paths in a folder of parts, read when asked for."
+    folder: Path
+    n_paths: int
+    n_steps: int
+    chunk: int  # Paths a part
+
+    def __len__(self): return self.n_paths
+
+    def _part(self, k): return Path(self.folder) / f"part-{k:06d}.npz"
+
+    def read_part(self, k: int) -> Paths:
+        "Part `k`, whole; a missing or damaged one is an `InputError`."
+        file, rows = self._part(k), min(self.chunk, self.n_paths - k * self.chunk)
+        if not file.exists(): raise InputError(f"{file}: is missing; run `simulate_to` again to finish the folder.")
+        try: part = Paths.load(file)
+        except InputError as error: raise InputError(f"{error} Delete it and run `simulate_to` again.") from None
+        if {getattr(part, k).shape for k in ("open", "high", "low", "close")} != {(rows, self.n_steps + 1)}:
+            raise InputError(f"{file}: is not {rows} paths of {self.n_steps} steps. Delete it and run `simulate_to` again.")
+        return part
+
+    def chunks(self):
+        "All parts in order, one in memory at a time."
+        return (self.read_part(k) for k in range(-(-self.n_paths // self.chunk)))
+
+    def __getitem__(self, rows) -> Paths:
+        "Some paths, from whichever parts hold them."
+        rows = np.atleast_1d(np.arange(self.n_paths)[rows])
+        arrays, part = [np.empty((len(rows), self.n_steps + 1)) for _ in range(4)], None
+        for k in np.unique(rows // self.chunk):
+            part, here = self.read_part(int(k)), rows // self.chunk == k
+            for array, name in zip(arrays, ("open", "high", "low", "close")): array[here] = getattr(part, name)[rows[here] - k * self.chunk]
+        return Paths(*arrays, f"{self.folder}", part.vol if part else float("nan"))
+
+    @classmethod
+    def open(cls, folder) -> "StoredPaths":
+        "Open a folder written by `simulate_to`."
+        index = read_json(Path(folder) / "index.json")
+        try: return cls(Path(folder), *(int(index[k]) for k in ("n_paths", "n_steps", "chunk")))
+        except (KeyError, TypeError, ValueError): raise InputError(f"{folder}: index.json is not one of stored paths.") from None
+
+def simulate_to(
+    folder: str | Path,  # New, or that of the same request
+    model,  # Market model, or a world with `simulate`
+    n_paths: int,  # Paths
+    n_steps: int = 14 * BARS_PER_DAY,  # Bars a path
+    seed: int = 0,  # Study seed
+    first: int = 0,  # Number of the first path
+    chunk: int = 1000,  # Paths in memory at a time, and in a part
+    **options,  # To the simulation: `drift`, `spot`
+) -> StoredPaths:  # Ready to read
+    "Simulate paths into a folder, part by part; parts that are there are kept."
+    for name, value in (("n_paths", n_paths), ("n_steps", n_steps), ("chunk", chunk)):
+        if value < 1: raise InputError(f"{name} is {value}: it must be at least 1.")
+    draw = model.simulate if hasattr(model, "simulate") else lambda *a, **k: simulate(model, *a, **k)
+    plan = _jsonable(dict(kind="paths", n_paths=n_paths, n_steps=n_steps, seed=seed, first=first, chunk=chunk, options=options, model=asdict(model)))
+    index, stored = Path(folder) / "index.json", StoredPaths(Path(folder), n_paths, n_steps, chunk)
+    if not index.exists(): write_json(index, plan)
+    elif read_json(index) != plan: raise InputError(f"{folder}: holds other paths (see index.json); choose another folder.")
+    for k, start in enumerate(range(0, n_paths, chunk)):
+        if not stored._part(k).exists(): draw(min(chunk, n_paths - start), n_steps, seed, first + start, **options).save(stored._part(k))
+    return stored
 
 # %% ../nbs/api/02_simulator.ipynb #b569de65
 def covers(
