@@ -748,7 +748,7 @@ def _lane_normals(f, w):
     if rare == 0: return
     for i in range(LANES):
         if w[_PLAIN + i] == 0:
-            w[_STATE + i], f[_Z + i], accepted = _normal_rare(w[_STATE + i], f[_STEP + i], w[_LAYER + i])
+            w[_STATE + i], f[_Z + i], accepted = _normal_rare(w[_STATE + i], f[_STEP + i], np.int64(w[_LAYER + i]))
             if not accepted: w[_STATE + i], f[_Z + i] = normal(w[_STATE + i])
 
 @njit(cache=True, inline="always")
