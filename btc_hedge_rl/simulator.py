@@ -293,6 +293,53 @@ def _after_bar(r, kind, hazard, alpha, beta, dt):
     return out
 
 @njit(cache=True)
+def _empty_bars(time, mu, alpha, beta, r, dr, grad):
+    "Log-likelihood of a time without events; moves the sums `r` (2,), their derivatives `dr` (2, 7) and the gradient along."
+    decay, total = np.exp(-beta * time), 0.
+    spent = (1 - decay) / beta
+    d_spent = (time * decay - spent) / beta
+    for j in range(2):
+        children = alpha[0, j] + alpha[1, j]
+        total -= mu[j] * time + children * r[j] * spent
+        grad[j] -= time
+        grad[2 + j] -= r[j] * spent
+        grad[4 + j] -= r[j] * spent
+        grad[6] -= children * r[j] * d_spent
+        for q in range(7):
+            grad[q] -= children * dr[j, q] * spent
+            dr[j, q] *= decay
+        r[j] *= decay
+        dr[j, 6] -= time * r[j]
+    return total
+
+# %% ../nbs/api/02_simulator.ipynb #d91fd2b9
+@njit(cache=True)
+def _expected_events(mu, alpha, beta, dt, r, dr, hazard, d_hazard):
+    "Expected events (2,) of the next bar and their derivatives (2, 7), in place."
+    weight = (1 - np.exp(-beta * dt)) / beta
+    d_weight = (dt * np.exp(-beta * dt) - weight) / beta
+    for i in range(2):
+        excited = alpha[i, 0] * r[0] + alpha[i, 1] * r[1]
+        hazard[i] = mu[i] * dt + excited * weight
+        for q in range(7): d_hazard[i, q] = (alpha[i, 0] * dr[0, q] + alpha[i, 1] * dr[1, q]) * weight
+        d_hazard[i, i] += dt
+        d_hazard[i, 2 + 2 * i] += r[0] * weight
+        d_hazard[i, 3 + 2 * i] += r[1] * weight
+        d_hazard[i, 6] += excited * d_weight
+
+@njit(cache=True)
+def _d_after_bar(r, dr, kind, hazard, d_hazard, alpha, beta, dt):
+    "Derivatives (2, 7) of `_after_bar`, in place of those at the start of the bar."
+    fall, wane, seen = np.exp(-beta * dt), np.exp(-beta * dt / 3), (1 - np.exp(-beta * dt)) / (beta * dt)
+    d_seen = (fall - seen) / beta
+    hidden, d_hidden = (1 - seen) / beta, -(d_seen + (1 - seen) / beta) / beta
+    for i in range(2):
+        for q in range(7): dr[i, q] = dr[i, q] * fall + .5 * wane * d_hazard[i, q]
+        dr[i, 2 + 2 * i + kind] += wane * hidden
+        dr[i, 6] += wane * (alpha[i, kind] * d_hidden - dt / 3 * (.5 * hazard[i] + alpha[i, kind] * hidden)) - dt * fall * r[i] + (d_seen if i == kind else 0.)
+
+# %% ../nbs/api/02_simulator.ipynb #3ae086ac
+@njit(cache=True)
 def binned_loglik(
     bars: np.ndarray,  # (n,) bars that show an event, from 0, increasing
     kinds: np.ndarray,  # (n,) 0 up, 1 down
@@ -303,43 +350,17 @@ def binned_loglik(
     beta: float,
 ):  # (log-likelihood, gradient (7,) in mu, alpha row by row, beta)
     "Log-likelihood of events known to the bar and its gradient in one pass over the bars that show one."
-    fall, total, grad, last = np.exp(-beta * dt), 0., np.zeros(7), -1
-    weight, wane = (1 - fall) / beta, np.exp(-beta * dt / 3)
-    seen = weight / dt
-    d_weight = (dt * fall - weight) / beta
-    hidden, d_hidden = (1 - seen) / beta, -(d_weight / dt + (1 - seen) / beta) / beta
-    r, dr, hazard, dh = np.zeros(2), np.zeros((2, 7)), np.zeros(2), np.zeros((2, 7))
-    for k in range(len(bars) + 1):
-        gap = ((bars[k] if k < len(bars) else n_bars) - last - 1) * dt     # empty bars, as one
-        decay = np.exp(-beta * gap)
-        spent = (1 - decay) / beta
-        d_spent = (gap * decay - spent) / beta
-        for j in range(2):
-            children = alpha[0, j] + alpha[1, j]
-            total -= mu[j] * gap + children * r[j] * spent
-            grad[j] -= gap
-            grad[2 + j] -= r[j] * spent
-            grad[4 + j] -= r[j] * spent
-            grad[6] -= children * r[j] * d_spent
-            for q in range(7): grad[q] -= children * dr[j, q] * spent; dr[j, q] *= decay
-            r[j] *= decay
-            dr[j, 6] -= gap * r[j]
-        if k == len(bars): break
-        for i in range(2):                       # expected events of the bar and their derivatives
-            hazard[i] = mu[i] * dt + (alpha[i, 0] * r[0] + alpha[i, 1] * r[1]) * weight
-            for q in range(7): dh[i, q] = (alpha[i, 0] * dr[0, q] + alpha[i, 1] * dr[1, q]) * weight
-            dh[i, i] += dt
-            dh[i, 6] += (alpha[i, 0] * r[0] + alpha[i, 1] * r[1]) * d_weight
-            for j in range(2): dh[i, 2 + 2 * i + j] += r[j] * weight
+    total, grad, last = 0., np.zeros(7), -1
+    r, dr, hazard, d_hazard = np.zeros(2), np.zeros((2, 7)), np.zeros(2), np.zeros((2, 7))
+    for k in range(len(bars)):
+        total += _empty_bars((bars[k] - last - 1) * dt, mu, alpha, beta, r, dr, grad)
+        _expected_events(mu, alpha, beta, dt, r, dr, hazard, d_hazard)
         both, kind, last = hazard[0] + hazard[1], kinds[k], bars[k]
         total += np.log(-np.expm1(-both) / both * hazard[kind])
-        for q in range(7): grad[q] += (1 / np.expm1(both) - 1 / both) * (dh[0, q] + dh[1, q]) + dh[kind, q] / hazard[kind]
-        for i in range(2):
-            for q in range(7): dr[i, q] = dr[i, q] * fall + .5 * wane * dh[i, q]
-            dr[i, 2 + 2 * i + kind] += wane * hidden
-            dr[i, 6] += -dt * fall * r[i] + wane * (alpha[i, kind] * d_hidden - dt / 3 * (.5 * hazard[i] + alpha[i, kind] * hidden)) + (d_weight / dt if i == kind else 0.)
+        for q in range(7): grad[q] += (1 / np.expm1(both) - 1 / both) * (d_hazard[0, q] + d_hazard[1, q]) + d_hazard[kind, q] / hazard[kind]
+        _d_after_bar(r, dr, kind, hazard, d_hazard, alpha, beta, dt)
         r = _after_bar(r, kind, hazard, alpha, beta, dt)
-    return total, grad
+    return total + _empty_bars((n_bars - last - 1) * dt, mu, alpha, beta, r, dr, grad), grad
 
 def binned_loglik_numpy(bars, kinds, n_bars, dt, mu, alpha, beta):
     "The same bar by bar: the readable reference."
