@@ -421,6 +421,7 @@ def _poisson_loglik(kinds, horizon, grid):
     bars = int(round(horizon / grid))
     return float((bars - n) * np.log1p(-n / bars) + (count * np.log(count / bars)).sum())
 
+# %% ../nbs/api/02_simulator.ipynb #6e4e6bbf
 def fit_hawkes(
     times: np.ndarray,  # (n,) sorted event times, years
     kinds: np.ndarray,  # (n,) 0 up, 1 down
@@ -951,6 +952,7 @@ class StoredPaths:
         try: return cls(Path(folder), *(int(index[k]) for k in ("n_paths", "n_steps", "chunk")))
         except (KeyError, TypeError, ValueError): raise InputError(f"{folder}: index.json is not one of stored paths.") from None
 
+# %% ../nbs/api/02_simulator.ipynb #f29056a2
 def simulate_to(
     folder: str | Path,  # New, or that of the same request
     model,  # Market model, or a world with `simulate`
