@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['JUMP_RULES', 'Dynamics', 'LANES', 'FIRST_PATH', 'SAMPLE', 'QED', 'fit_qed', 'profile_speed', 'drift_tests', 'JumpSet',
-           'detect_jumps', 'Hawkes', 'hawkes_loglik', 'hawkes_loglik_numpy', 'fit_hawkes', 'hawkes_events',
-           'time_rescaling', 'jumps_on_bars', 'goodness_of_fit', 'MarketModel', 'hourly_increments', 'calibrate',
-           'reference_model', 'Paths', 'simulate', 'covers', 'synthetic_bars']
+           'detect_jumps', 'Hawkes', 'hawkes_loglik', 'hawkes_loglik_numpy', 'binned_loglik', 'binned_loglik_numpy',
+           'fit_hawkes', 'hawkes_events', 'time_rescaling', 'jumps_on_bars', 'goodness_of_fit', 'MarketModel',
+           'hourly_increments', 'calibrate', 'reference_model', 'Paths', 'simulate', 'StoredPaths', 'simulate_to',
+           'covers', 'synthetic_bars']
 
 # %% ../nbs/api/02_simulator.ipynb #d2a981a0
 import json
+import zlib
 from collections import namedtuple
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,7 @@ from scipy.stats import chi2, kstest
 
 from .core import (BAR, BARS_PER_DAY, BARS_PER_YEAR, BP, DAYS_PER_YEAR, DT, InputError, atomic_path, half_life, normal, normals, rate_from_half_life,
                                read_json, sha256, stream, uniform, write_json)
-from .core import _EDGE, _GOLDEN, _RATIO, _mix, _normal_rare
+from .core import _EDGE, _GOLDEN, _RATIO, _jsonable, _mix, _normal_rare
 
 # %% ../nbs/api/02_simulator.ipynb #e39ce1c8
 @dataclass(frozen=True)
@@ -59,16 +62,27 @@ class QED:
         return p / (p.sum() * (y[1] - y[0]))
 
 # %% ../nbs/api/02_simulator.ipynb #d2faf0b4
-def _qed_negative_loglik(p, y, dy, dt, sigma, centre, prior):
-    m, speed, w = np.exp(p[0]), np.exp(p[1]), 1 / (1 + np.exp(-p[2]))
-    residual = dy - QED(m, speed, w, sigma).drift(y) * dt
-    penalty = ((p[0] - centre) / .15)**2 + ((p[1] - np.log(3)) / .7)**2 + (p[2] / 1.5)**2
-    return (residual**2).sum() / (2 * sigma**2 * dt) + prior * penalty / 2
+def _drift_sums(y, dy, sigma, dt):
+    "Sums $A$ (3, 3) and $b$ (3,) of the quadratic log-likelihood in θ, κ, g."
+    x = np.exp(y)
+    columns = np.stack([np.ones_like(x), -x, -x * x])
+    return columns @ columns.T * dt / sigma**2, columns @ (dy + sigma**2 / 2 * dt) / sigma**2
 
-def _hessian(f, p, step=1e-3):
-    "Central-difference Hessian of `f` at `p`."
-    e = np.eye(len(p)) * step
-    return np.array([[(f(p + a + b) - f(p + a - b) - f(p - a + b) + f(p - a - b)) / (4 * step**2) for b in e] for a in e])
+def _drift_derivatives(q):
+    "θ, κ, g (3,) at $q$, their gradients (3, 3) and Hessians (3, 3, 3) in $q$, coordinate of $q$ first."
+    m, speed, w = np.exp(q[0]), np.exp(q[1]), 1 / (1 + np.exp(-q[2]))
+    p = speed * np.array([1 - w / 2, (1 - w) / m, w / (2 * m * m)])
+    by_share = w * (1 - w) * speed * np.array([-.5, -1 / m, 1 / (2 * m * m)])
+    order = np.array([0, -1, -2])                    # power of m in each
+    first = np.stack([order * p, p, by_share])
+    second = np.stack([np.stack([order**2 * p, order * p, order * by_share]), first, np.stack([order * by_share, by_share, (1 - 2 * w) * by_share])])
+    return p, first, second
+
+def _qed_objective(q, sums, centre, prior):
+    "Negative log-likelihood above zero drift with the penalty of the priors: value, gradient (3,), Hessian (3, 3)."
+    (a, b), (p, first, second), scale = sums, _drift_derivatives(q), prior / np.array([.15, .7, 1.5])**2
+    away, slope = q - np.array([centre, np.log(3), 0.]), a @ p - b
+    return p @ (a @ p / 2 - b) + scale @ away**2 / 2, first @ slope + scale * away, first @ a @ first.T + second @ slope + np.diag(scale)
 
 def fit_qed(
     y: np.ndarray,  # (n,) log price / reference price
@@ -77,20 +91,20 @@ def fit_qed(
     jumps: np.ndarray | None = None,  # (n - 1,) jump part of each increment, removed before fitting
     prior: bool = True,  # Weak priors on level, speed and share
 ) -> QED:  # Fitted drift with standard errors
-    "Fit the QED drift by Gaussian likelihood (Euler) with weak priors."
+    "Fit the QED drift by Gaussian likelihood (Euler) with weak priors: Newton steps in a trust region."
     dy = np.diff(y) - (0 if jumps is None else jumps)
     y = np.asarray(y)[:-1]
     sigma = sigma or dy.std() / np.sqrt(dt)
     centre = np.log(np.exp(y).mean())
-    def objective(p): return _qed_negative_loglik(p, y, dy, dt, sigma, centre, prior)
-    best = minimize(objective, [centre, np.log(3), 0.], method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-8, maxiter=4000))
-    m, speed, w = np.exp(best.x[0]), np.exp(best.x[1]), 1 / (1 + np.exp(-best.x[2]))
-    covariance = np.linalg.pinv(_hessian(objective, best.x))
+    rest = _drift_sums(y, dy, sigma, dt), centre, float(prior)
+    value, gradient, hessian = (lambda q, k=k: _qed_objective(q, *rest)[k] for k in range(3))
+    best = minimize(value, [centre, np.log(3), 0.], jac=gradient, hess=hessian, method="trust-exact", options=dict(max_trust_radius=2., gtol=1e-8)).x
+    m, speed, w = np.exp(best[0]), np.exp(best[1]), 1 / (1 + np.exp(-best[2]))
+    covariance = np.linalg.pinv(hessian(best))
     error = np.sqrt(np.abs(np.diag(covariance)))
-    stderr = dict(level=m * error[0], speed=speed * error[1], cubic_share=w * (1 - w) * error[2], sigma=sigma / np.sqrt(2 * len(dy)))
-    zero = ((dy + sigma**2 / 2 * dt)**2).sum() / (2 * sigma**2 * dt)
-    gain = zero - _qed_negative_loglik(best.x, y, dy, dt, sigma, centre, False)
-    return QED(m, speed, w, sigma, stderr, gain, (covariance / np.outer(error, error)).tolist())
+    stderr = dict(level=float(m * error[0]), speed=float(speed * error[1]), cubic_share=float(w * (1 - w) * error[2]), sigma=float(sigma / np.sqrt(2 * len(dy))))
+    gain = -_qed_objective(best, rest[0], centre, 0.)[0]
+    return QED(*map(float, (m, speed, w, sigma)), stderr, float(gain), (covariance / np.outer(error, error)).tolist())
 
 # %% ../nbs/api/02_simulator.ipynb #24833d67
 def profile_speed(
@@ -102,12 +116,13 @@ def profile_speed(
 ) -> np.ndarray:  # Log-likelihood above zero drift at each speed
     "Profile likelihood of the reversion speed, without priors."
     dy, y = np.diff(y) - (0 if jumps is None else jumps), np.asarray(y)[:-1]
-    centre = np.log(np.exp(y).mean())
-    zero = ((dy + sigma**2 / 2 * dt)**2).sum() / (2 * sigma**2 * dt)
+    sums, centre = _drift_sums(y, dy, sigma, dt), np.log(np.exp(y).mean())
+    keep = np.ix_([0, 2], [0, 2])                    # the speed stays
     def best(speed):
-        f = lambda p: _qed_negative_loglik([p[0], np.log(speed), p[1]], y, dy, dt, sigma, centre, False)
-        return min(minimize(f, [centre, share], method="L-BFGS-B", bounds=[(centre - .5, centre + .5), (-6, 6)]).fun for share in (-3., 3.))
-    return np.array([zero - best(speed) for speed in speeds])
+        def objective(q): return _qed_objective(np.array([q[0], np.log(speed), q[1]]), sums, centre, 0.)
+        return min(minimize(lambda q: objective(q)[0], [centre, share], jac=lambda q: objective(q)[1][[0, 2]], hess=lambda q: objective(q)[2][keep],
+                            method="trust-exact", options=dict(max_trust_radius=2.)).fun for share in (-3., 3.))
+    return -np.array([best(speed) for speed in speeds])
 
 # %% ../nbs/api/02_simulator.ipynb #044ca89c
 def _drift_regression(y, dt):
@@ -268,56 +283,162 @@ def hawkes_loglik_numpy(times, kinds, horizon, mu, alpha, beta):
     return np.log(intensity).sum() - integral
 
 # %% ../nbs/api/02_simulator.ipynb #c9a8af94
-def _climb(times, kinds, horizon, free, start):
+@njit(cache=True)
+def _after_bar(r, kind, hazard, alpha, beta, dt):
+    "Sums of exp(-beta age) (2,) at the end of a bar that shows an event, hidden events included, from those at its start."
+    seen, out = (1 - np.exp(-beta * dt)) / (beta * dt), np.empty(2)
+    for i in range(2):
+        hidden = .5 * hazard[i] + alpha[i, kind] * (1 - seen) / beta
+        out[i] = r[i] * np.exp(-beta * dt) + hidden * np.exp(-beta * dt / 3) + (seen if i == kind else 0.)
+    return out
+
+@njit(cache=True)
+def _empty_bars(time, mu, alpha, beta, r, dr, grad):
+    "Log-likelihood of a time without events; moves the sums `r` (2,), their derivatives `dr` (2, 7) and the gradient along."
+    decay, total = np.exp(-beta * time), 0.
+    spent = (1 - decay) / beta
+    d_spent = (time * decay - spent) / beta
+    for j in range(2):
+        children = alpha[0, j] + alpha[1, j]
+        total -= mu[j] * time + children * r[j] * spent
+        grad[j] -= time
+        grad[2 + j] -= r[j] * spent
+        grad[4 + j] -= r[j] * spent
+        grad[6] -= children * r[j] * d_spent
+        for q in range(7):
+            grad[q] -= children * dr[j, q] * spent
+            dr[j, q] *= decay
+        r[j] *= decay
+        dr[j, 6] -= time * r[j]
+    return total
+
+# %% ../nbs/api/02_simulator.ipynb #d91fd2b9
+@njit(cache=True)
+def _expected_events(mu, alpha, beta, dt, r, dr, hazard, d_hazard):
+    "Expected events (2,) of the next bar and their derivatives (2, 7), in place."
+    weight = (1 - np.exp(-beta * dt)) / beta
+    d_weight = (dt * np.exp(-beta * dt) - weight) / beta
+    for i in range(2):
+        excited = alpha[i, 0] * r[0] + alpha[i, 1] * r[1]
+        hazard[i] = mu[i] * dt + excited * weight
+        for q in range(7): d_hazard[i, q] = (alpha[i, 0] * dr[0, q] + alpha[i, 1] * dr[1, q]) * weight
+        d_hazard[i, i] += dt
+        d_hazard[i, 2 + 2 * i] += r[0] * weight
+        d_hazard[i, 3 + 2 * i] += r[1] * weight
+        d_hazard[i, 6] += excited * d_weight
+
+@njit(cache=True)
+def _d_after_bar(r, dr, kind, hazard, d_hazard, alpha, beta, dt):
+    "Derivatives (2, 7) of `_after_bar`, in place of those at the start of the bar."
+    fall, wane, seen = np.exp(-beta * dt), np.exp(-beta * dt / 3), (1 - np.exp(-beta * dt)) / (beta * dt)
+    d_seen = (fall - seen) / beta
+    hidden, d_hidden = (1 - seen) / beta, -(d_seen + (1 - seen) / beta) / beta
+    for i in range(2):
+        for q in range(7): dr[i, q] = dr[i, q] * fall + .5 * wane * d_hazard[i, q]
+        dr[i, 2 + 2 * i + kind] += wane * hidden
+        dr[i, 6] += wane * (alpha[i, kind] * d_hidden - dt / 3 * (.5 * hazard[i] + alpha[i, kind] * hidden)) - dt * fall * r[i] + (d_seen if i == kind else 0.)
+
+# %% ../nbs/api/02_simulator.ipynb #3ae086ac
+@njit(cache=True)
+def binned_loglik(
+    bars: np.ndarray,  # (n,) bars that show an event, from 0, increasing
+    kinds: np.ndarray,  # (n,) 0 up, 1 down
+    n_bars: int,  # Bars observed
+    dt: float,  # Length of a bar, years
+    mu: np.ndarray,  # (2,)
+    alpha: np.ndarray,  # (2, 2)
+    beta: float,
+):  # (log-likelihood, gradient (7,) in mu, alpha row by row, beta)
+    "Log-likelihood of events known to the bar and its gradient in one pass over the bars that show one."
+    total, grad, last = 0., np.zeros(7), -1
+    r, dr, hazard, d_hazard = np.zeros(2), np.zeros((2, 7)), np.zeros(2), np.zeros((2, 7))
+    for k in range(len(bars)):
+        total += _empty_bars((bars[k] - last - 1) * dt, mu, alpha, beta, r, dr, grad)
+        _expected_events(mu, alpha, beta, dt, r, dr, hazard, d_hazard)
+        both, kind, last = hazard[0] + hazard[1], kinds[k], bars[k]
+        total += np.log(-np.expm1(-both) / both * hazard[kind])
+        for q in range(7): grad[q] += (1 / np.expm1(both) - 1 / both) * (d_hazard[0, q] + d_hazard[1, q]) + d_hazard[kind, q] / hazard[kind]
+        _d_after_bar(r, dr, kind, hazard, d_hazard, alpha, beta, dt)
+        r = _after_bar(r, kind, hazard, alpha, beta, dt)
+    return total + _empty_bars((n_bars - last - 1) * dt, mu, alpha, beta, r, dr, grad), grad
+
+def binned_loglik_numpy(bars, kinds, n_bars, dt, mu, alpha, beta):
+    "The same bar by bar: the readable reference."
+    shown, r, total = dict(zip(bars.tolist(), kinds.tolist())), np.zeros(2), 0.
+    for bar in range(n_bars):
+        hazard = mu * dt + alpha @ r * (1 - np.exp(-beta * dt)) / beta
+        if bar in shown:
+            total += np.log(-np.expm1(-hazard.sum()) * hazard[shown[bar]] / hazard.sum())
+            r = _after_bar(r, shown[bar], hazard, alpha, beta, dt)
+        else:
+            total -= hazard.sum()
+            r = r * np.exp(-beta * dt)
+    return total
+
+# %% ../nbs/api/02_simulator.ipynb #740adcd2
+def _likelihood(times, kinds, horizon, grid):
+    "Log-likelihood and gradient as a function of the parameters (7,)."
+    if not grid: return lambda p: hawkes_loglik(times, kinds, horizon, p[:2], p[2:6].reshape(2, 2), p[6])
+    bars, first = np.unique(np.floor(times / grid).astype(np.int64), return_index=True)
+    return lambda p: binned_loglik(bars, kinds[first], int(round(horizon / grid)), grid, p[:2], p[2:6].reshape(2, 2), p[6])
+
+def _climb(likelihood, free, start):
     "Maximise the likelihood in logarithms of the free parameters."
     def negative(q):
         p = np.zeros(7); p[free] = np.exp(q)
-        ll, grad = hawkes_loglik(times, kinds, horizon, p[:2], p[2:6].reshape(2, 2), p[6])
+        ll, grad = likelihood(p)
         return -ll, -(grad * p)[free]
     return minimize(negative, start, jac=True, method="L-BFGS-B", bounds=[(s - 12, s + 6) for s in start])
 
-def _fit_hawkes_once(times, kinds, horizon, cross, half_lives):
+def _fit_hawkes_once(times, kinds, horizon, cross, half_lives, grid):
     free = np.array([1, 1, 1, cross, cross, 1, 1], bool)
     few = min(len(times), 5000)                     # the starts race on the first events; the winner goes on with all
     until = horizon if few == len(times) else times[few]
     count = np.maximum(np.bincount(kinds[:few], minlength=2), 1) / until
-    fits = []
+    race, fits = _likelihood(times[:few], kinds[:few], until, grid), []
     for hours in half_lives:
         beta = np.log(2) / (hours / 24 / DAYS_PER_YEAR)
         start = np.log(np.r_[.6 * count, .3 * beta, .1 * beta, .1 * beta, .3 * beta, beta][free])
-        fits.append(_climb(times[:few], kinds[:few], until, free, start))
+        fits.append(_climb(race, free, start))
     best = min(fits, key=lambda fit: fit.fun)
-    if few < len(times): best = _climb(times, kinds, horizon, free, best.x)
+    if few < len(times): best = _climb(_likelihood(times, kinds, horizon, grid), free, best.x)
     p = np.zeros(7); p[free] = np.exp(best.x)
     return p, -best.fun, free
 
-def _hawkes_stderr(p, free, times, kinds, horizon):
+def _hawkes_stderr(p, free, likelihood):
     "Standard errors (7,) from the observed information (finite differences of the gradient)."
-    def grad(p): return hawkes_loglik(times, kinds, horizon, p[:2], p[2:6].reshape(2, 2), p[6])[1]
     keep = np.flatnonzero(free)
-    hessian = np.array([(grad(p + e) - grad(p - e))[keep] / (2 * e.max()) for e in np.diag(np.maximum(p, 1e-6) * 1e-4)[keep]])
+    hessian = np.array([(likelihood(p + e)[1] - likelihood(p - e)[1])[keep] / (2 * e.max()) for e in np.diag(np.maximum(p, 1e-6) * 1e-4)[keep]])
     error = np.zeros(7)
     error[keep] = np.sqrt(np.abs(np.diag(np.linalg.pinv(-(hessian + hessian.T) / 2))))
     return error
 
+def _poisson_loglik(kinds, horizon, grid):
+    "Maximised log-likelihood of constant intensities."
+    count, n = np.bincount(kinds, minlength=2), len(kinds)
+    count = count[count > 0]
+    if not grid: return float((count * np.log(count / horizon)).sum() - n)
+    bars = int(round(horizon / grid))
+    return float((bars - n) * np.log1p(-n / bars) + (count * np.log(count / bars)).sum())
+
+# %% ../nbs/api/02_simulator.ipynb #6e4e6bbf
 def fit_hawkes(
     times: np.ndarray,  # (n,) sorted event times, years
     kinds: np.ndarray,  # (n,) 0 up, 1 down
     horizon: float,  # Observation time, years
     cross: bool | str = "auto",  # Cross-excitation: yes, no, or by likelihood ratio
     half_lives: tuple = (0.5, 2.0, 8.0),  # Starting half-lives in hours
+    grid: float = 0.,  # Length of the bars to which times are known, years; 0 if they are exact
 ) -> Hawkes:  # Fitted process with standard errors
     "Maximum-likelihood fit of the two-stream Hawkes process."
     times, kinds = np.asarray(times, float), np.asarray(kinds, np.int64)
     if len(times) < 10: raise InputError(f"{len(times)} jumps are too few to fit a Hawkes process: use more bars or a smaller jump multiple.")
-    fits = {c: _fit_hawkes_once(times, kinds, horizon, c, half_lives) for c in ((False, True) if cross == "auto" else (bool(cross),))}
+    fits = {c: _fit_hawkes_once(times, kinds, horizon, c, half_lives, grid) for c in ((False, True) if cross == "auto" else (bool(cross),))}
     chosen = (2 * (fits[True][1] - fits[False][1]) > chi2.ppf(.95, 2)) if cross == "auto" else bool(cross)
     p, ll, free = fits[chosen]
-    error = _hawkes_stderr(p, free, times, kinds, horizon)
-    count = np.bincount(kinds, minlength=2)
-    poisson = float((count[count > 0] * np.log(count[count > 0] / horizon)).sum() - count.sum())
+    error = _hawkes_stderr(p, free, _likelihood(times, kinds, horizon, grid))
     stderr = dict(mu=error[:2].tolist(), alpha=error[2:6].reshape(2, 2).tolist(), beta=float(error[6]))
-    return Hawkes(p[:2], p[2:6].reshape(2, 2), float(p[6]), stderr, float(ll), poisson)
+    return Hawkes(p[:2], p[2:6].reshape(2, 2), float(p[6]), stderr, float(ll), _poisson_loglik(kinds, horizon, grid))
 
 # %% ../nbs/api/02_simulator.ipynb #44137e3f
 @njit(cache=True)
@@ -373,7 +494,7 @@ def hawkes_events(
 
 # %% ../nbs/api/02_simulator.ipynb #ba9d82e2
 @njit(cache=True)
-def _bar_hazards(mu, alpha, beta, kinds_by_bar, dt):
+def _bar_hazards(mu, alpha, beta, kinds_by_bar, dt, binned):
     "Integrated intensity of each stream over each bar, given the bars before it: (2, n)."
     n = len(kinds_by_bar)
     out = np.empty((2, n))
@@ -382,19 +503,23 @@ def _bar_hazards(mu, alpha, beta, kinds_by_bar, dt):
     for k in range(n):
         for i in range(2):
             out[i, k] = mu[i] * dt + (alpha[i, 0] * r[0] + alpha[i, 1] * r[1]) * weight
-        r *= decay
-        if kinds_by_bar[k] >= 0: r[kinds_by_bar[k]] += np.exp(-beta * dt / 2)
+        if binned and kinds_by_bar[k] >= 0:
+            r = _after_bar(r, kinds_by_bar[k], out[:, k], alpha, beta, dt)
+        else:
+            r *= decay
+            if kinds_by_bar[k] >= 0: r[kinds_by_bar[k]] += np.exp(-beta * dt / 2)
     return out
 
 def time_rescaling(
     hawkes: Hawkes,
     jumps: JumpSet,
     seed: int = 0,  # Of the draw within the bar
+    binned: bool = False,  # Was the process fitted with `grid`?
 ) -> np.ndarray:  # Residuals, uniform on (0, 1) if the model is right
     "Time-rescaling residuals of both streams with the correction for binned events."
     by_bar = np.full(jumps.n_bars, -1)
     by_bar[jumps.index - 1] = (jumps.size < 0).astype(int)
-    hazards = _bar_hazards(np.asarray(hawkes.mu), np.asarray(hawkes.alpha), hawkes.beta, by_bar, DT)
+    hazards = _bar_hazards(np.asarray(hawkes.mu), np.asarray(hawkes.alpha), hawkes.beta, by_bar, DT, binned)
     rng, out = np.random.default_rng(seed), []
     for i in range(2):
         total, k = np.r_[0, hazards[i].cumsum()], np.flatnonzero(by_bar == i)
@@ -414,21 +539,22 @@ def jumps_on_bars(
     bar, first = np.unique((np.asarray(times) / DT).astype(int), return_index=True)
     return JumpSet(bar + 1, np.where(np.asarray(kinds)[first] == 0, size, -size), int(round(horizon / DT)), "given", 1., size / 2, float("nan"))
 
-def _fit_bars(jumps, cross):
-    return fit_hawkes((jumps.index - .5) * DT, (jumps.size < 0).astype(np.int64), jumps.n_bars * DT, cross)
+def _fit_bars(jumps, cross, binned=False):
+    return fit_hawkes((jumps.index - .5) * DT, (jumps.size < 0).astype(np.int64), jumps.n_bars * DT, cross, grid=DT if binned else 0.)
 
 def goodness_of_fit(
     hawkes: Hawkes,  # Fitted to `jumps`
     jumps: JumpSet,
     n: int = 99,  # Bootstrap replicates
     seed: int = 0,
+    binned: bool = False,  # Was the process fitted with `grid`? Then replicates are, too
 ):  # (statistic, replicates (n,), p-value)
     "Kolmogorov–Smirnov test of the time-rescaling residuals that knows the parameters were fitted."
     cross = bool(hawkes.alpha[0, 1] > 0 or hawkes.alpha[1, 0] > 0)
-    def distance(hawkes, jumps, seed): return float(kstest(time_rescaling(hawkes, jumps, seed), "uniform").statistic)
+    def distance(hawkes, jumps, seed): return float(kstest(time_rescaling(hawkes, jumps, seed, binned), "uniform").statistic)
     def replicate(i):
         again = jumps_on_bars(*hawkes_events(hawkes.mu, hawkes.alpha, hawkes.beta, jumps.n_bars * DT, seed, i), jumps.n_bars * DT)
-        return distance(_fit_bars(again, cross), again, i)
+        return distance(_fit_bars(again, cross, binned), again, i)
     statistic, replicates = distance(hawkes, jumps, seed), np.array([replicate(i) for i in range(n)])
     return statistic, replicates, float((1 + (replicates >= statistic).sum()) / (n + 1))
 
@@ -489,18 +615,18 @@ def calibrate(
     diurnal: bool = False,  # Seasonally adjusted jump detection
     cross: bool | str = "auto",  # Cross-excitation, see `fit_hawkes`
     prior: bool = True,  # Weak priors of the drift, see `fit_qed`
+    binned: bool = False,  # Fit jump times by the likelihood of bars, see `binned_loglik`; else at mid-bar
 ) -> MarketModel:  # Ready to simulate
     "Calibrate QED diffusion, Hawkes jumps and jump sizes to bars."
     if len(bars) < 7 * BARS_PER_DAY: raise InputError(f"{len(bars)} bars are too few to calibrate: at least {7 * BARS_PER_DAY} (7 days) are needed.")
     jumps = detect_jumps(bars, rule, multiple, diurnal)
-    kinds = (jumps.size < 0).astype(np.int64)
-    hawkes = fit_hawkes((jumps.index - .5) * DT, kinds, jumps.n_bars * DT, cross)
+    hawkes = _fit_bars(jumps, cross, binned)
     if not hawkes.branching_ratio < 1: raise InputError(f"The fitted branching ratio is {hawkes.branching_ratio:.2f}: jumps would explode. Use a larger jump multiple.")
     y, part = hourly_increments(bars, jumps)
     compensator = sum(rate * np.mean(np.expm1(s)) for rate, s in zip(hawkes.rate, (jumps.up, jumps.down)) if len(s))
     qed = fit_qed(y, 12 * DT, jumps.sigma, part - compensator * 12 * DT, prior)
     provenance = dict(source=bars.attrs.get("source", "bars"), first=str(bars.index[0]), last=str(bars.index[-1]), n_bars=len(bars),
-                      jump_rule=rule, jump_multiple=multiple, diurnal=diurnal, jump_threshold=jumps.threshold, n_up=len(jumps.up), n_down=len(jumps.down))
+                      jump_rule=rule, jump_multiple=multiple, diurnal=diurnal, jump_threshold=jumps.threshold, n_up=len(jumps.up), n_down=len(jumps.down), binned=binned)
     return MarketModel(qed, hawkes, dict(up=jumps.up, down=jumps.down), float(bars["close"].iloc[0]), float(bars["close"].iloc[-1]), provenance)
 
 # %% ../nbs/api/02_simulator.ipynb #6ff09af5
@@ -539,7 +665,7 @@ class Paths:
         try:
             with np.load(path, allow_pickle=False) as data:
                 return cls(*(data[k] for k in ("open", "high", "low", "close")), str(data["source"]), float(data["vol"]))
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: holds no paths ({error}).") from None
 
     @classmethod
@@ -644,7 +770,7 @@ def _lane_normals(f, w):
     if rare == 0: return
     for i in range(LANES):
         if w[_PLAIN + i] == 0:
-            w[_STATE + i], f[_Z + i], accepted = _normal_rare(w[_STATE + i], f[_STEP + i], w[_LAYER + i])
+            w[_STATE + i], f[_Z + i], accepted = _normal_rare(w[_STATE + i], f[_STEP + i], np.int64(w[_LAYER + i]))
             if not accepted: w[_STATE + i], f[_Z + i] = normal(w[_STATE + i])
 
 @njit(cache=True, inline="always")
@@ -782,6 +908,72 @@ def simulate(
     _simulate_paths(_dynamics(model, drift, spot), seed, first, candles, o, hi, lo, close)
     if not candles: o = hi = lo = close
     return Paths(o, hi, lo, close, f"simulated, seed {seed}, paths {first} to {first + n_paths - 1}", model.annual_vol)
+
+# %% ../nbs/api/02_simulator.ipynb #b0a3f588
+@dataclass(frozen=True)
+class StoredPaths:
+    "Paths in a folder of parts, read when asked for."
+    folder: Path
+    n_paths: int
+    n_steps: int
+    chunk: int  # Paths a part
+
+    def __len__(self): return self.n_paths
+
+    def _part(self, k): return Path(self.folder) / f"part-{k:06d}.npz"
+
+    def read_part(self, k: int) -> Paths:
+        "Part `k`, whole; a missing or damaged one is an `InputError`."
+        file, rows = self._part(k), min(self.chunk, self.n_paths - k * self.chunk)
+        if not file.exists(): raise InputError(f"{file}: is missing; run `simulate_to` again to finish the folder.")
+        try: part = Paths.load(file)
+        except InputError as error: raise InputError(f"{error} Delete it and run `simulate_to` again.") from None
+        if {getattr(part, k).shape for k in ("open", "high", "low", "close")} != {(rows, self.n_steps + 1)}:
+            raise InputError(f"{file}: is not {rows} paths of {self.n_steps} steps. Delete it and run `simulate_to` again.")
+        return part
+
+    def chunks(self):
+        "All parts in order, one in memory at a time."
+        return (self.read_part(k) for k in range(-(-self.n_paths // self.chunk)))
+
+    def __getitem__(self, rows) -> Paths:
+        "Some paths, from whichever parts hold them."
+        rows = np.atleast_1d(np.arange(self.n_paths)[rows])
+        arrays, part = [np.empty((len(rows), self.n_steps + 1)) for _ in range(4)], None
+        for k in np.unique(rows // self.chunk):
+            part, here = self.read_part(int(k)), rows // self.chunk == k
+            for array, name in zip(arrays, ("open", "high", "low", "close")): array[here] = getattr(part, name)[rows[here] - k * self.chunk]
+        return Paths(*arrays, f"{self.folder}", part.vol if part else float("nan"))
+
+    @classmethod
+    def open(cls, folder) -> "StoredPaths":
+        "Open a folder written by `simulate_to`."
+        index = read_json(Path(folder) / "index.json")
+        try: return cls(Path(folder), *(int(index[k]) for k in ("n_paths", "n_steps", "chunk")))
+        except (KeyError, TypeError, ValueError): raise InputError(f"{folder}: index.json is not one of stored paths.") from None
+
+# %% ../nbs/api/02_simulator.ipynb #f29056a2
+def simulate_to(
+    folder: str | Path,  # New, or that of the same request
+    model,  # Market model, or a world with `simulate`
+    n_paths: int,  # Paths
+    n_steps: int = 14 * BARS_PER_DAY,  # Bars a path
+    seed: int = 0,  # Study seed
+    first: int = 0,  # Number of the first path
+    chunk: int = 1000,  # Paths in memory at a time, and in a part
+    **options,  # To the simulation: `drift`, `spot`
+) -> StoredPaths:  # Ready to read
+    "Simulate paths into a folder, part by part; parts that are there are kept."
+    for name, value in (("n_paths", n_paths), ("n_steps", n_steps), ("chunk", chunk)):
+        if value < 1: raise InputError(f"{name} is {value}: it must be at least 1.")
+    draw = model.simulate if hasattr(model, "simulate") else lambda *a, **k: simulate(model, *a, **k)
+    plan = _jsonable(dict(kind="paths", n_paths=n_paths, n_steps=n_steps, seed=seed, first=first, chunk=chunk, options=options, model=asdict(model)))
+    index, stored = Path(folder) / "index.json", StoredPaths(Path(folder), n_paths, n_steps, chunk)
+    if not index.exists(): write_json(index, plan)
+    elif read_json(index) != plan: raise InputError(f"{folder}: holds other paths (see index.json); choose another folder.")
+    for k, start in enumerate(range(0, n_paths, chunk)):
+        if not stored._part(k).exists(): draw(min(chunk, n_paths - start), n_steps, seed, first + start, **options).save(stored._part(k))
+    return stored
 
 # %% ../nbs/api/02_simulator.ipynb #b569de65
 def covers(
