@@ -382,6 +382,9 @@ def _git(folder: Path) -> dict | None:
     except (OSError, subprocess.CalledProcessError): return None
 
 # %% ../nbs/api/08_pipeline.ipynb #b0e7d0f9
+from .site import build_docs, outputs_hash, provenance, stamp
+
+# %% ../nbs/api/08_pipeline.ipynb #435deb34
 @dataclass
 class Run:
     "One run folder in the hands of this process."
@@ -392,6 +395,7 @@ class Run:
     data: str = ""  # Absolute path of the bars, empty for the sample
     manifest: dict = field(default_factory=dict)  # What is known so far
     fixed: dict = field(default_factory=dict)  # Hashes that all steps share
+    changed: dict = field(default_factory=dict)  # Step → parameters that are not the notebook's defaults
 
     @property
     def artifacts(self) -> Path: return self.folder / "artifacts"
@@ -469,7 +473,7 @@ def execute_step(
     step, started = notebook.stem, time.monotonic()
     own = {"run_folder": str(run.folder), "data": run.data}
     values = {k: v for k, v in (run.values[step] | own).items() if k in run.accepts[step]}
-    record = {"status": "running", "started": _now(), "parameters": run.values[step], "inputs": step_inputs(run, notebook)}
+    record = {"status": "running", "started": _now(), "parameters": run.values[step], "changed": run.changed.get(step, {}), "inputs": step_inputs(run, notebook)}
     (run.folder / "metrics.json").unlink(missing_ok=True)  # metrics always belong to the artifacts beside them
     before = _clear(run, step)
     run.steps[step] = record
@@ -477,7 +481,9 @@ def execute_step(
     temporary = run.folder / f".{notebook.name}"
     try:
         execute_notebook(notebook, temporary, values, timeout, on_cell)
-        record["artifacts"] = _written(run, step, before)
+        record |= {"artifacts": _written(run, step, before), "seconds": round(time.monotonic() - started, 2)}
+        stamped = stamp(read_json(temporary), provenance(run.manifest, step))
+        temporary.write_text(json.dumps(stamped, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         record["status"] = "done"
     except (StepFailed, InputError) as error:
         _clear(run, step)  # a failed step keeps its notebook, and no artifacts
@@ -565,11 +571,12 @@ def open_run(
     fixed = {"package": package_hash(), "versions": _digest(versions()), "data": data.get("sha256", "")}
     seeds = {n: v for step in values.values() for n, v in step.items() if re.search(r"(^|_)seeds?$", n)}
     manifest = {
-        "created": old.get("created", _now()), "status": "running", "package": btc_hedge_rl.__version__, "git": _git(Path(btc_hedge_rl.__file__).parent),
+        "name": folder.name, "created": old.get("created", _now()), "status": "running", "package": btc_hedge_rl.__version__, "git": _git(Path(btc_hedge_rl.__file__).parent),
         "profile": str(profile), "data": data or "synthetic sample", "seeds": seeds, "versions": versions(), "package_sha256": fixed["package"],
         "steps": {p.stem: old["steps"][p.stem] for p in notebooks if p.stem in old.get("steps", {})}}
     accepts = {step: set(parameters) for step, parameters in declared.items()}
-    run = Run(folder, notebooks, values, accepts, data.get("path", ""), manifest, fixed)
+    changed = {step: {n: v for n, v in given.items() if v != declared[step][n].default} for step, given in values.items()}
+    run = Run(folder, notebooks, values, accepts, data.get("path", ""), manifest, fixed, changed)
     run.save()
     return run
 
@@ -710,8 +717,8 @@ def _readme_results(metrics: dict, manifest: dict) -> str:
 
 def _card(manifest: dict) -> dict:
     "The part of a manifest that says which run this was."
-    keep = ("created", "status", "package", "git", "profile", "seeds", "versions", "package_sha256", "metrics_sha256")
-    return {k: manifest[k] for k in keep if k in manifest} | {"steps": {step: {k: record.get(k) for k in ("parameters", "seconds")} for step, record in manifest["steps"].items()}}
+    keep = ("name", "created", "status", "package", "git", "profile", "seeds", "versions", "package_sha256", "metrics_sha256")
+    return {k: manifest[k] for k in keep if k in manifest} | {"steps": {step: {k: record[k] for k in ("parameters", "changed", "started", "seconds") if k in record} for step, record in manifest["steps"].items()}}
 
 # %% ../nbs/api/08_pipeline.ipynb #6b9d4a10
 def publish(
@@ -724,11 +731,14 @@ def publish(
     from nbclient import NotebookClient
     run, nbs = Path(run), (Path(root) / "nbs/research" if root else find_notebooks()[0].parent).parent
     manifest, metrics = read_json(run / "manifest.json"), read_json(run / "metrics.json")
-    for source in sorted((nbs / "research").glob("[0-9]*.ipynb")): _keep_outputs(run / source.name, source)
+    sources = sorted((nbs / "research").glob("[0-9]*.ipynb"))
+    for source in sources: _keep_outputs(run / source.name, source)
     rules = read_json(run / "artifacts/rules.json")
     card = {**_card(manifest), "data": read_json(run / "artifacts/market_model.json")["provenance"]["source"],
+            "data_sha256": manifest["data"]["sha256"] if isinstance(manifest["data"], dict) else "",
             "unseen_paths": int(pd.read_parquet(run / "artifacts/backtest/delta_hedging/pnl.parquet").shape[0]),
             "training": f"PPO with {rules['timesteps']:,} decisions, {rules['n_seeds']} training seeds"}
+    for source in sources: card["steps"][source.stem]["outputs"] = outputs_hash(read_json(source))
     import matplotlib.pyplot as plt
     from btc_hedge_rl.core import use_theme
     use_theme()
@@ -737,18 +747,16 @@ def publish(
     plot_headline(metrics)
     with atomic_path(nbs / "results/headline.png") as temporary: plt.savefig(temporary, dpi=130)
     plt.close()
-    front = nbformat.read(nbs / "index.ipynb", 4)
-    NotebookClient(front, resources={"metadata": {"path": str(nbs)}}).execute()
-    for cell in front.cells: cell.metadata.pop("execution", None)
-    with atomic_path(nbs / "index.ipynb") as temporary: nbformat.write(front, temporary)
+    for page in (nbs / "index.ipynb", nbs / "guides/05_trust.ipynb"):  # what shows the card of the run
+        shown = nbformat.read(page, 4)
+        NotebookClient(shown, resources={"metadata": {"path": str(page.parent)}}).execute()
+        for cell in shown.cells: cell.metadata.pop("execution", None)
+        with atomic_path(page) as temporary: nbformat.write(shown, temporary)
     readme = nbs.parent / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- results -->")
     after = rest.partition("<!-- /results -->")[2]
     with atomic_path(readme) as temporary:
         temporary.write_text(f"{before}<!-- results -->\n{_readme_results(metrics, card)}\n<!-- /results -->{after}", encoding="utf-8")
-
-# %% ../nbs/api/08_pipeline.ipynb #c7249d94
-from .site import build_docs
 
 # %% ../nbs/api/08_pipeline.ipynb #25a8bf90
 def sweep_points(
