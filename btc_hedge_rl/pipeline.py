@@ -697,7 +697,7 @@ def plot_headline(metrics: dict) -> None:
     "PPO against every rule: relative change of CVaR95 with intervals."
     import matplotlib.pyplot as plt
     from btc_hedge_rl.core import STRATEGY_COLOURS
-    fig, axes = plt.subplots(1, 2, figsize=(10, 2.6))
+    fig, axes = plt.subplots(1, 2, figsize=(9, 2.5))
     for ax, (task, title) in zip(axes, (("delta_hedging", "Short call, hedged with the perpetual"), ("option_hedging", "Market maker, hedged with options"))):
         rows = [c for c in metrics["comparisons"] if c["task"] == task and c["metric"] == "cvar95"]
         for i, c in enumerate(rows):
@@ -833,7 +833,7 @@ def plot_sweep(
     from btc_hedge_rl.core import PALETTE, STRATEGY_COLOURS, use_theme
     use_theme()
     tasks = [t for t in TASKS if t in set(table["task"])]
-    fig, axes = plt.subplots(1, max(1, len(tasks)), figsize=(9 if len(tasks) < 3 else 13, 3.6), squeeze=False)
+    fig, axes = plt.subplots(1, max(1, len(tasks)), figsize=(9 if len(tasks) < 3 else 10, 3.4), squeeze=False)
     for ax, task in zip(axes[0], tasks):
         rows = table[(table["task"] == task) & (table["metric"] == metric)]
         for strategy, values in rows.groupby("strategy", sort=False):
