@@ -504,6 +504,11 @@ def _project() -> Path:
         if (folder / "settings.ini").is_file() and (folder / "nbs").is_dir(): return folder
     raise InputError("No notebooks here: build the site inside a clone of the project, where settings.ini and nbs/ are.")
 
+def _forget_widgets(notebook: Path) -> None:
+    "Drop the state of sliders, which nbdev cannot read and a page cannot use."
+    nb = json.loads(notebook.read_text(encoding="utf-8"))
+    if nb["metadata"].pop("widgets", None): notebook.write_text(json.dumps(nb), encoding="utf-8")
+
 def _stamp_published(research: Path, results: Path) -> None:
     "Say on committed notebooks which published run they show; one that was executed since then says nothing."
     card = json.loads((results / "manifest.json").read_text(encoding="utf-8")) if (results / "manifest.json").exists() else {"steps": {}}
@@ -527,6 +532,7 @@ def _stage(
     replaced = [shutil.copy(executed[p.name], p) for p in (work / "nbs" / "research").glob("*.ipynb") if p.name in executed]
     if run and not replaced:
         raise InputError(f"{run}: holds no executed research notebook; give the folder of a run, such as runs/NAME.")
+    for notebook in (work / "nbs").rglob("*.ipynb"): _forget_widgets(notebook)
 
 def _call(command: list, cwd: Path, project: Path) -> None:
     "Run a step of the build; when it fails, its errors and last words are told."
