@@ -231,13 +231,23 @@ def signature(
     made = next((n for n in inner if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     return textwrap.dedent("\n".join(text + (head(made) if made and not fields else [])))
 
+def _line_of(module: str, name: str) -> int:
+    "Line on which a top-level definition begins, decorators included; 0 if there is none."
+    node = next((n for n in ast.parse(module).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name), None)
+    return min([node.lineno, *(d.lineno for d in node.decorator_list)]) if node else 0
+
 def _as_written(
     text: str,  # Markdown of a `show_doc` cell
     package: Path,  # Folder of the modules
+    own: str,  # Module of the page
 ) -> str:
-    "Put the signature of the source in the place of nbdev's."
-    found = re.search(rf"/{package.name}/(\w+)\.py#L(\d+)", text)
-    written = signature((package / f"{found[1]}.py").read_text(encoding="utf-8"), int(found[2])) if found else ""
+    "Put the signature of the source in the place of nbdev's, which also takes a name that two modules share for the last one's."
+    found, name = re.search(rf"/{package.name}/(\w+)\.py#L(\d+)", text), re.search(r"^### (\S+)", text, re.M)
+    if not found: return text
+    line = _line_of((package / f"{own}.py").read_text(encoding="utf-8"), name[1]) if name and found[1] != own and (package / f"{own}.py").exists() else 0
+    module, line = (own, line) if line else (found[1], int(found[2]))
+    written = re.sub(r"\$(\w+)\$", r"\1", signature((package / f"{module}.py").read_text(encoding="utf-8"), line))
+    text = text.replace(found[0], f"/{package.name}/{module}.py#L{line}")
     return re.sub(r"```python\n.*?\n```", lambda m: f"```python\n{written}\n```", text, count=1, flags=re.S) if written else text
 
 # %% ../nbs/api/07b_site.ipynb #8de25cc8
@@ -298,7 +308,7 @@ def tidy(
         for data in datas:
             if "text/markdown" not in data: continue
             shown = _text(data["text/markdown"])
-            data["text/markdown"] = _shown_markdown(_as_written(shown, package) if "show_doc(" in source else shown, fix)
+            data["text/markdown"] = _shown_markdown(_as_written(shown, package, Path(page_name(path)).stem) if "show_doc(" in source else shown, fix)
         if any(mime.startswith("image/") for data in datas for mime in data): cell["source"] = with_alt_text(cell["source"], heading)
     return nb
 
@@ -324,7 +334,7 @@ def provenance_note(
     data = f"{facts['data']} (SHA-256 {facts['data_sha256'][:12]}…)" if facts["data_sha256"] else facts["data"]
     source = f"btc_hedge_rl {facts['package']}" + (f", commit {facts['commit'][:12]}{' with changes' if facts['modified'] else ''}" if facts["commit"] else "")
     changed = ", ".join(f"`{name} = {value!r}`" for name, value in facts["changed"].items()) or "none"
-    run = " ".join(filter(None, ["run", f"**{facts['run']}**" if facts["run"] else "", f"(profile {facts['profile']})" if facts["profile"] else ""]))
+    run = (f"run **{facts['run']}**" if facts["run"] else "a run") + (f", profile {facts['profile']}," if facts["profile"] else "")
     took = f" in {facts['seconds']:.0f} s" if facts["seconds"] is not None else ""
     seed = f", seed {facts['seed']}" if facts["seed"] is not None else ""
     return f"<small>Executed by {run} on {when}{took}: {data}{seed}, {source}. Parameters other than the notebook's defaults: {changed}.</small>"
