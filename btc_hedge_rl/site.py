@@ -256,7 +256,8 @@ def constants(
 ) -> str:  # Lines of its public constants, with their comments
     "The constants that an exported cell defines."
     if not re.search(r"^#\|\s*export\b", source, re.M): return ""
-    public = lambda node: isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) and re.fullmatch(r"[A-Z][A-Z0-9_]*", t.id) for t in node.targets)
+    names = lambda node: [n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+    public = lambda node: isinstance(node, ast.Assign) and any(not name.startswith("_") for name in names(node))
     try: found = [n for n in ast.parse(source).body if public(n)]
     except SyntaxError: return ""
     lines = source.splitlines()
