@@ -8,7 +8,7 @@ __all__ = ['styled', 'mathml', 'math_font', 'page_name', 'local_links', 'cell_op
            'finish', 'mend_anchors', 'local_css', 'present', 'build_docs']
 
 # %% ../nbs/api/07b_site.ipynb #b88d6752
-import ast, base64, hashlib, html, importlib.util, itertools, json, os, re, shutil, subprocess, sys, tempfile, textwrap, unicodedata
+import ast, base64, functools, hashlib, html, importlib.util, itertools, json, os, re, shutil, subprocess, sys, tempfile, textwrap, unicodedata
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -213,13 +213,15 @@ def in_code_order(
     return [cell for shown, run in groups for cell in (sorted(run, key=_source_line) if shown else run)]
 
 # %% ../nbs/api/07b_site.ipynb #7fce1b05
+_tree = functools.cache(ast.parse)
+
 def signature(
     module: str,  # Text of a module
     line: int,  # First line of a definition or of its decorator
 ) -> str:  # Empty if none begins there
     "The head of a definition as it was written; of a class its fields, or else how it is made."
     lines, kinds = module.splitlines(), (ast.FunctionDef, ast.ClassDef)
-    node = next((n for n in ast.walk(ast.parse(module)) if isinstance(n, kinds) and line in (n.lineno, *(d.lineno for d in n.decorator_list))), None)
+    node = next((n for n in ast.walk(_tree(module)) if isinstance(n, kinds) and line in (n.lineno, *(d.lineno for d in n.decorator_list))), None)
     if node is None: return ""
     def head(n):
         end = n.body[0]
@@ -233,7 +235,7 @@ def signature(
 
 def _line_of(module: str, name: str) -> int:
     "Line on which a top-level definition begins, decorators included; 0 if there is none."
-    node = next((n for n in ast.parse(module).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name), None)
+    node = next((n for n in _tree(module).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name), None)
     return min([node.lineno, *(d.lineno for d in node.decorator_list)]) if node else 0
 
 def _as_written(
@@ -442,7 +444,7 @@ def _open_to_keyboards(soup) -> None:
     for button in soup.select("button.code-copy-button"): button["aria-label"] = "Copy the code"
     for icon in soup.select("i.bi"): icon.attrs = {"class": icon["class"], "aria-hidden": "true"}
     for code in soup.select("main pre"): code["tabindex"] = "0"
-    for number in soup.select("code > span > a:first-child"): number["aria-hidden"], number["tabindex"] = "true", "-1"
+    for number in soup.find_all("a", href=re.compile(r"^#cb\d+-\d+$")): number["aria-hidden"], number["tabindex"] = "true", "-1"
     for selector, name in _LANDMARKS.items():
         for tag in soup.select(selector): tag["aria-label"] = name
     if soup.body and soup.main.get("id"):
