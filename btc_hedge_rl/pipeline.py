@@ -12,7 +12,7 @@ __all__ = ['RESERVED', 'TASKS', 'COLUMNS', 'CHUNK', 'BACKTEST', 'app', 'find_not
            'fetch_command', 'sweep_command', 'publish_command', 'docs_command', 'main']
 
 # %% ../nbs/api/08_pipeline.ipynb #13096243
-import ast, difflib, hashlib, io, itertools, json, logging, math, os, platform, re, signal, subprocess, sys, tempfile, time, tokenize, tomllib
+import ast, difflib, hashlib, io, itertools, json, logging, math, os, platform, re, signal, subprocess, sys, tempfile, time, tokenize, tomllib, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -794,6 +794,7 @@ def _dask(workers: int, scheduler: str):
         except (OSError, ValueError) as error: raise InputError(f"{scheduler}: no Dask scheduler answers here ({error}).") from None
         with client: yield client
     else:
+        warnings.filterwarnings("ignore", r"Port \d+ is already in use")    # of a dashboard that we do not open
         with (tempfile.TemporaryDirectory(prefix="sweep-") as scratch,
               LocalCluster(workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, local_directory=scratch,
                            silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client):
