@@ -705,14 +705,14 @@ def plot_headline(metrics: dict) -> None:
             ax.plot([c["low"] * scale, c["high"] * scale], [i, i], lw=4, color=STRATEGY_COLOURS["ppo"], alpha=.5, solid_capstyle="round")
             ax.plot(c["difference"] * scale, i, "o", color=STRATEGY_COLOURS["ppo"])
         ax.axvline(0, color="k", lw=.8)
-        ax.set_yticks(range(len(rows)), [f"against {STRATEGY_NAMES[c['second']]}" for c in rows])
+        ax.set_yticks(range(len(rows)), [f"against {STRATEGY_NAMES.get(c['second'], c['second'])}" for c in rows])
         ax.invert_yaxis()
         ax.set(xlabel="change of CVaR95, %", title=title)
 
 def _readme_results(metrics: dict, manifest: dict) -> str:
     "The results block of the README."
     table = ["| | mean | std | CVaR95 | cost |", "|---|---:|---:|---:|---:|"]
-    table += [f"| {STRATEGY_NAMES[k]} | {v['mean']:.1f} | {v['std']:.1f} | {v['cvar95']:.1f} | {v['cost']:.1f} |" for k, v in metrics["delta_hedging"].items()]
+    table += [f"| {STRATEGY_NAMES.get(k, k)} | {v['mean']:.1f} | {v['std']:.1f} | {v['cvar95']:.1f} | {v['cost']:.1f} |" for k, v in metrics["delta_hedging"].items()]
     return "\n".join([headline(metrics, manifest), "", "![PPO against the rules](nbs/results/headline.png)", "", *table, "", "Short 14-day call, basis points of the initial price per episode."])
 
 def _card(manifest: dict) -> dict:
