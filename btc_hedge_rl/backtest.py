@@ -162,6 +162,12 @@ def _bootstrap_values(samples, metric, index, seeds):
     by_seed = np.stack([metric(row[index]) for row in samples])          # (seeds, n_boot)
     return np.take_along_axis(by_seed, seeds % len(samples), axis=0).mean(0)
 
+def _draw_blocks(rng, n_draws, n, block):
+    "Resampled paths (n_draws, n) in blocks of neighbours, around the end (circular block bootstrap, Politis and Romano 1992)."
+    if block == 1: return rng.integers(0, n, (n_draws, n))
+    first = rng.integers(0, n, (n_draws, -(-n // block), 1))
+    return ((first + np.arange(block)) % n).reshape(n_draws, -1)[:, :n]
+
 def compare(
     result: BacktestResult,
     first: str,  # Strategy
@@ -170,15 +176,17 @@ def compare(
     n_boot: int = 2000,  # Resamples
     level: float = .95,  # Coverage of the interval
     seed: int = 0,
+    block: int = 1,  # Neighbouring paths resampled together; more than 1 for windows that overlap
 ) -> Comparison:
     "Paired bootstrap over paths (and training seeds) of the difference of a metric."
     for name in (first, second):
         if name not in result.samples: raise InputError(f"Strategy {name!r} is not in the result: choose from {', '.join(result.samples)}.")
     if metric not in METRICS: raise InputError(f"Metric {metric!r} is unknown: choose one of {', '.join(METRICS)}.")
+    if not 1 <= block <= result.samples[first].shape[1]: raise InputError(f"block is {block}: it must lie between 1 and the number of paths.")
     a, b, f = result.samples[first], result.samples[second], METRICS[metric]
     rng, differences = np.random.default_rng(seed), []
     for chunk in np.array_split(np.arange(n_boot), max(1, n_boot * a.shape[1] // 2_000_000)):      # bounded memory
-        index = rng.integers(0, a.shape[1], (len(chunk), a.shape[1]))
+        index = _draw_blocks(rng, len(chunk), a.shape[1], block)
         seeds = rng.integers(0, len(a) * len(b), (max(len(a), len(b)), len(chunk)))
         differences.append(_bootstrap_values(a, f, index, seeds[:len(a)]) - _bootstrap_values(b, f, index, seeds[:len(b)]))
     low, high = np.quantile(np.concatenate(differences), [(1 - level) / 2, (1 + level) / 2])

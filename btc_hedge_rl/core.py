@@ -191,12 +191,13 @@ def normals(
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#000000"]
 
 STRATEGY_COLOURS = {
-    "unhedged": "#7A7A7A", "bs_delta": "#0072B2", "leland": "#56B4E9", "whalley_wilmott": "#009E73", "ppo": "#D55E00",
+    "unhedged": "#7A7A7A", "bs_delta": "#0072B2", "leland": "#56B4E9", "whalley_wilmott": "#009E73", "constant_band": "#E69F00", "own_vol": "#332288", "ppo": "#D55E00", "pathwise": "#332288",
     "ppo_start": "#CC79A7", "rule_puts": "#56B4E9", "rule_delta": "#009E73",
     "symmetric": "#7A7A7A", "inventory_skew": "#0072B2", "avellaneda_stoikov": "#009E73", "glft": "#E69F00",
 }
 STRATEGY_NAMES = {
-    "unhedged": "Unhedged", "bs_delta": "Black–Scholes delta", "leland": "Leland", "whalley_wilmott": "Whalley–Wilmott band", "ppo": "PPO", "ppo_start": "PPO before training",
+    "unhedged": "Unhedged", "bs_delta": "Black–Scholes delta", "leland": "Leland", "whalley_wilmott": "Whalley–Wilmott band", "constant_band": "Constant band", "own_vol": "Band at a tuned volatility",
+    "ppo": "PPO", "pathwise": "Pathwise network", "ppo_start": "PPO before training",
     "rule_puts": "Buy 1-day ATM options", "rule_delta": "Greedy delta rule",
     "symmetric": "Symmetric", "inventory_skew": "Inventory skew", "avellaneda_stoikov": "Avellaneda–Stoikov", "glft": "GLFT",
 }

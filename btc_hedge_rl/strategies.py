@@ -8,8 +8,8 @@ __all__ = ['TICK', 'INTENSITY', 'RISK_FIELD', 'CANDLE', 'POISSON', 'GAMMAS', 'QU
            'candle_fill', 'poisson_fill', 'MakerResult', 'make_market', 'inventory_acf', 'inventory_half_life',
            'mean_less_std', 'near_half_life', 'tune_maker', 'study_maker', 'plot_episode', 'plot_fans', 'markout',
            'mirrored', 'mean_interval', 'frontier', 'plot_frontier', 'maker_from_dict', 'HedgeState', 'Unhedged',
-           'DeltaHedge', 'LelandHedge', 'band_half_width', 'trade_to_band', 'WhalleyWilmott', 'OptionState',
-           'delta_after', 'allowed', 'HoldOptions', 'RulePuts', 'RuleDelta']
+           'DeltaHedge', 'LelandHedge', 'band_half_width', 'trade_to_band', 'WhalleyWilmott', 'ConstantBand', 'AtVol',
+           'OptionState', 'delta_after', 'allowed', 'HoldOptions', 'RulePuts', 'RuleDelta']
 
 # %% ../nbs/api/04_strategies.ipynb #e7b396a2
 from dataclasses import asdict, dataclass, fields, replace
@@ -611,6 +611,23 @@ class WhalleyWilmott:
     risk_aversion: float = 4000.  # $a$: the smaller, the wider the band
     def __call__(self, state: HedgeState) -> np.ndarray:
         return trade_to_band(state.position, state.delta, band_half_width(state, self.risk_aversion))
+
+# %% ../nbs/api/04_strategies.ipynb #1ffa2939
+@dataclass(frozen=True)
+class ConstantBand:
+    "No-trade band of constant width around the Black–Scholes delta."
+    half_width: float = .04  # BTC
+    def __call__(self, state: HedgeState) -> np.ndarray:
+        return trade_to_band(state.position, state.delta, np.full(len(state.spot), self.half_width))
+
+@dataclass(frozen=True)
+class AtVol:
+    "A rule that hedges at its own volatility instead of the quoted one."
+    rule: object  # Any hedger
+    scale: float  # Its volatility over the quoted one
+    def __call__(self, state: HedgeState) -> np.ndarray:
+        own = black_scholes(state.spot, state.strike, state.tau, self.scale * state.vol)
+        return self.rule(state._replace(delta=own.delta, gamma=own.gamma, vol=self.scale * state.vol))
 
 # %% ../nbs/api/04_strategies.ipynb #f0f5612a
 class OptionState(NamedTuple):
