@@ -233,6 +233,13 @@ def signature(
     made = next((n for n in inner if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     return textwrap.dedent("\n".join(text + (head(made) if made and not fields else [])))
 
+def _in_letters(tex: str) -> str:
+    "Symbols of a comment as a line of code can show them."
+    def letter(m):
+        try: return unicodedata.lookup(f"GREEK SMALL LETTER {m[1].upper()}")
+        except KeyError: return m[0]
+    return re.sub(r"\\+([a-z]+)", letter, re.sub(r"\\+bar\s*(\w)", "\\1\u0304", tex))
+
 def _line_of(module: str, name: str) -> int:
     "Line on which a top-level definition begins, decorators included; 0 if there is none."
     node = next((n for n in _tree(module).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name), None)
@@ -248,7 +255,7 @@ def _as_written(
     if not found: return text
     line = _line_of((package / f"{own}.py").read_text(encoding="utf-8"), name[1]) if name and found[1] != own and (package / f"{own}.py").exists() else 0
     module, line = (own, line) if line else (found[1], int(found[2]))
-    written = re.sub(r"\$(\w+)\$", r"\1", signature((package / f"{module}.py").read_text(encoding="utf-8"), line))
+    written = re.sub(r"\$([^$]+)\$", lambda m: _in_letters(m[1]), signature((package / f"{module}.py").read_text(encoding="utf-8"), line))
     text = text.replace(found[0], f"/{package.name}/{module}.py#L{line}")
     return re.sub(r"```python\n.*?\n```", lambda m: f"```python\n{written}\n```", text, count=1, flags=re.S) if written else text
 
@@ -258,7 +265,7 @@ def constants(
 ) -> str:  # Lines of its public constants, with their comments
     "The constants that an exported cell defines."
     if not re.search(r"^#\|\s*export\b", source, re.M): return ""
-    names = lambda node: [n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+    names = lambda node: [n.id for target in node.targets for n in getattr(target, "elts", [target]) if isinstance(n, ast.Name)]
     public = lambda node: isinstance(node, ast.Assign) and any(not name.startswith("_") for name in names(node))
     try: found = [n for n in ast.parse(source).body if public(n)]
     except SyntaxError: return ""
