@@ -113,11 +113,27 @@ def save_result(
     write_json(folder / "metrics.json", dict(unit=result.unit, metrics=result.metrics.T.to_dict()))
     return folder
 
+def _belong(
+    card,  # What `metrics.json` holds
+    pnl: pd.DataFrame,  # What `pnl.parquet` holds
+) -> bool:
+    "Whether both are of one backtest: finite profits, and numbers for exactly the strategies that were played."
+    rows = card.get("metrics") if isinstance(card, dict) else None
+    if not (isinstance(rows, dict) and isinstance(card.get("unit"), str) and all(isinstance(row, dict) for row in rows.values())): return False
+    number = lambda v: v is None or type(v) in (int, float) and abs(v) < 1e300
+    plain = len(pnl) > 0 and pnl.columns.is_unique and all(isinstance(c, str) for c in pnl) and (pnl.dtypes == np.float64).all()
+    return bool(plain and set(rows) == {c.split("/")[0] for c in pnl} and np.isfinite(pnl.to_numpy()).all() and all(number(v) for row in rows.values() for v in row.values()))
+
 def load_result(
     folder,  # Written by `save_result`
 ) -> BacktestResult:
-    "Read profits and metrics."
-    card, pnl = read_json(Path(folder) / "metrics.json"), pd.read_parquet(Path(folder) / "pnl.parquet")
+    "Read profits and metrics; damaged files, or files of different backtests, are an `InputError`."
+    folder = Path(folder)
+    card = read_json(folder / "metrics.json")
+    try: pnl = pd.read_parquet(folder / "pnl.parquet")
+    except Exception as error:    # a damaged file makes Arrow raise anything from KeyError to OSError
+        raise InputError(f"{folder / 'pnl.parquet'}: cannot be read ({' '.join(str(error).split())[:80]}).") from None
+    if not _belong(card, pnl): raise InputError(f"{folder}: metrics.json and pnl.parquet are not those of one backtest (edited or damaged); run the backtest again.")
     metrics = pd.DataFrame(card["metrics"]).T.astype(float).rename_axis("strategy")
     samples = {n: pnl[[c for c in pnl if c.split("/")[0] == n]].to_numpy().T for n in metrics.index}
     return BacktestResult(metrics, pnl, samples, {}, card["unit"])

@@ -12,7 +12,7 @@ __all__ = ['RESERVED', 'TASKS', 'COLUMNS', 'CHUNK', 'BACKTEST', 'app', 'find_not
            'fetch_command', 'sweep_command', 'publish_command', 'docs_command', 'main']
 
 # %% ../nbs/api/08_pipeline.ipynb #13096243
-import ast, difflib, hashlib, io, itertools, json, logging, math, os, platform, re, signal, subprocess, sys, tempfile, time, tokenize, tomllib
+import ast, difflib, hashlib, io, itertools, json, logging, math, os, platform, re, signal, subprocess, sys, tempfile, time, tokenize, tomllib, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -382,6 +382,9 @@ def _git(folder: Path) -> dict | None:
     except (OSError, subprocess.CalledProcessError): return None
 
 # %% ../nbs/api/08_pipeline.ipynb #b0e7d0f9
+from .site import build_docs, outputs_hash, provenance, stamp
+
+# %% ../nbs/api/08_pipeline.ipynb #435deb34
 @dataclass
 class Run:
     "One run folder in the hands of this process."
@@ -392,6 +395,7 @@ class Run:
     data: str = ""  # Absolute path of the bars, empty for the sample
     manifest: dict = field(default_factory=dict)  # What is known so far
     fixed: dict = field(default_factory=dict)  # Hashes that all steps share
+    changed: dict = field(default_factory=dict)  # Step → parameters that are not the notebook's defaults
 
     @property
     def artifacts(self) -> Path: return self.folder / "artifacts"
@@ -469,7 +473,7 @@ def execute_step(
     step, started = notebook.stem, time.monotonic()
     own = {"run_folder": str(run.folder), "data": run.data}
     values = {k: v for k, v in (run.values[step] | own).items() if k in run.accepts[step]}
-    record = {"status": "running", "started": _now(), "parameters": run.values[step], "inputs": step_inputs(run, notebook)}
+    record = {"status": "running", "started": _now(), "parameters": run.values[step], "changed": run.changed.get(step, {}), "inputs": step_inputs(run, notebook)}
     (run.folder / "metrics.json").unlink(missing_ok=True)  # metrics always belong to the artifacts beside them
     before = _clear(run, step)
     run.steps[step] = record
@@ -477,7 +481,9 @@ def execute_step(
     temporary = run.folder / f".{notebook.name}"
     try:
         execute_notebook(notebook, temporary, values, timeout, on_cell)
-        record["artifacts"] = _written(run, step, before)
+        record |= {"artifacts": _written(run, step, before), "seconds": round(time.monotonic() - started, 2)}
+        stamped = stamp(read_json(temporary), provenance(run.manifest, step))
+        temporary.write_text(json.dumps(stamped, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         record["status"] = "done"
     except (StepFailed, InputError) as error:
         _clear(run, step)  # a failed step keeps its notebook, and no artifacts
@@ -565,11 +571,12 @@ def open_run(
     fixed = {"package": package_hash(), "versions": _digest(versions()), "data": data.get("sha256", "")}
     seeds = {n: v for step in values.values() for n, v in step.items() if re.search(r"(^|_)seeds?$", n)}
     manifest = {
-        "created": old.get("created", _now()), "status": "running", "package": btc_hedge_rl.__version__, "git": _git(Path(btc_hedge_rl.__file__).parent),
+        "name": folder.name, "created": old.get("created", _now()), "status": "running", "package": btc_hedge_rl.__version__, "git": _git(Path(btc_hedge_rl.__file__).parent),
         "profile": str(profile), "data": data or "synthetic sample", "seeds": seeds, "versions": versions(), "package_sha256": fixed["package"],
         "steps": {p.stem: old["steps"][p.stem] for p in notebooks if p.stem in old.get("steps", {})}}
     accepts = {step: set(parameters) for step, parameters in declared.items()}
-    run = Run(folder, notebooks, values, accepts, data.get("path", ""), manifest, fixed)
+    changed = {step: {n: v for n, v in given.items() if v != declared[step][n].default} for step, given in values.items()}
+    run = Run(folder, notebooks, values, accepts, data.get("path", ""), manifest, fixed, changed)
     run.save()
     return run
 
@@ -690,7 +697,7 @@ def plot_headline(metrics: dict) -> None:
     "PPO against every rule: relative change of CVaR95 with intervals."
     import matplotlib.pyplot as plt
     from btc_hedge_rl.core import STRATEGY_COLOURS
-    fig, axes = plt.subplots(1, 2, figsize=(10, 2.6))
+    fig, axes = plt.subplots(1, 2, figsize=(9, 2.5))
     for ax, (task, title) in zip(axes, (("delta_hedging", "Short call, hedged with the perpetual"), ("option_hedging", "Market maker, hedged with options"))):
         rows = [c for c in metrics["comparisons"] if c["task"] == task and c["metric"] == "cvar95"]
         for i, c in enumerate(rows):
@@ -698,20 +705,20 @@ def plot_headline(metrics: dict) -> None:
             ax.plot([c["low"] * scale, c["high"] * scale], [i, i], lw=4, color=STRATEGY_COLOURS["ppo"], alpha=.5, solid_capstyle="round")
             ax.plot(c["difference"] * scale, i, "o", color=STRATEGY_COLOURS["ppo"])
         ax.axvline(0, color="k", lw=.8)
-        ax.set_yticks(range(len(rows)), [f"against {STRATEGY_NAMES[c['second']]}" for c in rows])
+        ax.set_yticks(range(len(rows)), [f"against {STRATEGY_NAMES.get(c['second'], c['second'])}" for c in rows])
         ax.invert_yaxis()
         ax.set(xlabel="change of CVaR95, %", title=title)
 
 def _readme_results(metrics: dict, manifest: dict) -> str:
     "The results block of the README."
     table = ["| | mean | std | CVaR95 | cost |", "|---|---:|---:|---:|---:|"]
-    table += [f"| {STRATEGY_NAMES[k]} | {v['mean']:.1f} | {v['std']:.1f} | {v['cvar95']:.1f} | {v['cost']:.1f} |" for k, v in metrics["delta_hedging"].items()]
+    table += [f"| {STRATEGY_NAMES.get(k, k)} | {v['mean']:.1f} | {v['std']:.1f} | {v['cvar95']:.1f} | {v['cost']:.1f} |" for k, v in metrics["delta_hedging"].items()]
     return "\n".join([headline(metrics, manifest), "", "![PPO against the rules](nbs/results/headline.png)", "", *table, "", "Short 14-day call, basis points of the initial price per episode."])
 
 def _card(manifest: dict) -> dict:
     "The part of a manifest that says which run this was."
-    keep = ("created", "status", "package", "git", "profile", "seeds", "versions", "package_sha256", "metrics_sha256")
-    return {k: manifest[k] for k in keep if k in manifest} | {"steps": {step: {k: record.get(k) for k in ("parameters", "seconds")} for step, record in manifest["steps"].items()}}
+    keep = ("name", "created", "status", "package", "git", "profile", "seeds", "versions", "package_sha256", "metrics_sha256")
+    return {k: manifest[k] for k in keep if k in manifest} | {"steps": {step: {k: record[k] for k in ("parameters", "changed", "started", "seconds") if k in record} for step, record in manifest["steps"].items()}}
 
 # %% ../nbs/api/08_pipeline.ipynb #6b9d4a10
 def publish(
@@ -724,11 +731,14 @@ def publish(
     from nbclient import NotebookClient
     run, nbs = Path(run), (Path(root) / "nbs/research" if root else find_notebooks()[0].parent).parent
     manifest, metrics = read_json(run / "manifest.json"), read_json(run / "metrics.json")
-    for source in sorted((nbs / "research").glob("[0-9]*.ipynb")): _keep_outputs(run / source.name, source)
+    sources = sorted((nbs / "research").glob("[0-9]*.ipynb"))
+    for source in sources: _keep_outputs(run / source.name, source)
     rules = read_json(run / "artifacts/rules.json")
     card = {**_card(manifest), "data": read_json(run / "artifacts/market_model.json")["provenance"]["source"],
+            "data_sha256": manifest["data"]["sha256"] if isinstance(manifest["data"], dict) else "",
             "unseen_paths": int(pd.read_parquet(run / "artifacts/backtest/delta_hedging/pnl.parquet").shape[0]),
             "training": f"PPO with {rules['timesteps']:,} decisions, {rules['n_seeds']} training seeds"}
+    for source in sources: card["steps"][source.stem]["outputs"] = outputs_hash(read_json(source))
     import matplotlib.pyplot as plt
     from btc_hedge_rl.core import use_theme
     use_theme()
@@ -737,18 +747,16 @@ def publish(
     plot_headline(metrics)
     with atomic_path(nbs / "results/headline.png") as temporary: plt.savefig(temporary, dpi=130)
     plt.close()
-    front = nbformat.read(nbs / "index.ipynb", 4)
-    NotebookClient(front, resources={"metadata": {"path": str(nbs)}}).execute()
-    for cell in front.cells: cell.metadata.pop("execution", None)
-    with atomic_path(nbs / "index.ipynb") as temporary: nbformat.write(front, temporary)
+    for page in (nbs / "index.ipynb", nbs / "guides/05_trust.ipynb"):  # what shows the card of the run
+        shown = nbformat.read(page, 4)
+        NotebookClient(shown, resources={"metadata": {"path": str(page.parent)}}).execute()
+        for cell in shown.cells: cell.metadata.pop("execution", None)
+        with atomic_path(page) as temporary: nbformat.write(shown, temporary)
     readme = nbs.parent / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- results -->")
     after = rest.partition("<!-- /results -->")[2]
     with atomic_path(readme) as temporary:
         temporary.write_text(f"{before}<!-- results -->\n{_readme_results(metrics, card)}\n<!-- /results -->{after}", encoding="utf-8")
-
-# %% ../nbs/api/08_pipeline.ipynb #c7249d94
-from .site import build_docs
 
 # %% ../nbs/api/08_pipeline.ipynb #25a8bf90
 def sweep_points(
@@ -786,6 +794,7 @@ def _dask(workers: int, scheduler: str):
         except (OSError, ValueError) as error: raise InputError(f"{scheduler}: no Dask scheduler answers here ({error}).") from None
         with client: yield client
     else:
+        warnings.filterwarnings("ignore", r"Port \d+ is already in use")    # of a dashboard that we do not open
         with (tempfile.TemporaryDirectory(prefix="sweep-") as scratch,
               LocalCluster(workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, local_directory=scratch,
                            silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client):
@@ -825,7 +834,7 @@ def plot_sweep(
     from btc_hedge_rl.core import PALETTE, STRATEGY_COLOURS, use_theme
     use_theme()
     tasks = [t for t in TASKS if t in set(table["task"])]
-    fig, axes = plt.subplots(1, max(1, len(tasks)), figsize=(9 if len(tasks) < 3 else 13, 3.6), squeeze=False)
+    fig, axes = plt.subplots(1, max(1, len(tasks)), figsize=(9 if len(tasks) < 3 else 10, 3.4), squeeze=False)
     for ax, task in zip(axes[0], tasks):
         rows = table[(table["task"] == task) & (table["metric"] == metric)]
         for strategy, values in rows.groupby("strategy", sort=False):

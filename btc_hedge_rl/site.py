@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['styled', 'mathml', 'math_font', 'page_name', 'local_links', 'cell_option', 'alt_text', 'with_alt_text', 'folded',
-           'in_code_order', 'tidy', 'finish', 'mend_anchors', 'local_css', 'present', 'build_docs']
+           'in_code_order', 'signature', 'constants', 'tidy', 'provenance', 'provenance_note', 'stamp', 'outputs_hash',
+           'finish', 'mend_anchors', 'local_css', 'present', 'build_docs']
 
 # %% ../nbs/api/07b_site.ipynb #b88d6752
-import ast, base64, hashlib, html, importlib.util, itertools, json, os, re, shutil, subprocess, sys, tempfile, unicodedata
+import ast, base64, functools, hashlib, html, importlib.util, itertools, json, os, re, shutil, subprocess, sys, tempfile, textwrap, unicodedata
+from datetime import datetime, timezone
 from pathlib import Path
 
 import yaml
@@ -211,6 +213,76 @@ def in_code_order(
     return [cell for shown, run in groups for cell in (sorted(run, key=_source_line) if shown else run)]
 
 # %% ../nbs/api/07b_site.ipynb #7fce1b05
+_tree = functools.cache(ast.parse)
+
+def signature(
+    module: str,  # Text of a module
+    line: int,  # First line of a definition or of its decorator
+) -> str:  # Empty if none begins there
+    "The head of a definition as it was written; of a class its fields, or else how it is made."
+    lines, kinds = module.splitlines(), (ast.FunctionDef, ast.ClassDef)
+    node = next((n for n in ast.walk(_tree(module)) if isinstance(n, kinds) and line in (n.lineno, *(d.lineno for d in n.decorator_list))), None)
+    if node is None: return ""
+    def head(n):
+        end = n.body[0]
+        rows = lines[n.lineno - 1:end.lineno]
+        return [row.rstrip() for row in (*rows[:-1], rows[-1][:end.col_offset]) if row.strip()]
+    text, inner = head(node), node.body if isinstance(node, ast.ClassDef) else []
+    fields = [n for n in inner if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_") and "ClassVar" not in ast.unparse(n.annotation)]
+    for n in fields: text += lines[n.lineno - 1:n.end_lineno]
+    made = next((n for n in inner if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    return textwrap.dedent("\n".join(text + (head(made) if made and not fields else [])))
+
+def _in_letters(tex: str) -> str:
+    "Symbols of a comment as a line of code can show them."
+    def letter(m):
+        try: return unicodedata.lookup(f"GREEK SMALL LETTER {m[1].upper()}")
+        except KeyError: return m[0]
+    return re.sub(r"\\+([a-z]+)", letter, re.sub(r"\\+bar\s*(\w)", "\\1\u0304", tex))
+
+def _line_of(module: str, name: str) -> int:
+    "Line on which a top-level definition begins, decorators included; 0 if there is none."
+    node = next((n for n in _tree(module).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name), None)
+    return min([node.lineno, *(d.lineno for d in node.decorator_list)]) if node else 0
+
+def _as_written(
+    text: str,  # Markdown of a `show_doc` cell
+    package: Path,  # Folder of the modules
+    own: str,  # Module of the page
+) -> str:
+    "Put the signature of the source in the place of nbdev's, which also takes a name that two modules share for the last one's."
+    found, name = re.search(rf"/{package.name}/(\w+)\.py#L(\d+)", text), re.search(r"^### (\S+)", text, re.M)
+    if not found: return text
+    line = _line_of((package / f"{own}.py").read_text(encoding="utf-8"), name[1]) if name and found[1] != own and (package / f"{own}.py").exists() else 0
+    module, line = (own, line) if line else (found[1], int(found[2]))
+    written = re.sub(r"\$([^$]+)\$", lambda m: _in_letters(m[1]), signature((package / f"{module}.py").read_text(encoding="utf-8"), line))
+    text = text.replace(found[0], f"/{package.name}/{module}.py#L{line}")
+    return re.sub(r"```python\n.*?\n```", lambda m: f"```python\n{written}\n```", text, count=1, flags=re.S) if written else text
+
+# %% ../nbs/api/07b_site.ipynb #8de25cc8
+def constants(
+    source: str,  # Code of a cell
+) -> str:  # Lines of its public constants, with their comments
+    "The constants that an exported cell defines."
+    if not re.search(r"^#\|\s*export\b", source, re.M): return ""
+    names = lambda node: [n.id for target in node.targets for n in getattr(target, "elts", [target]) if isinstance(n, ast.Name)]
+    public = lambda node: isinstance(node, ast.Assign) and any(not name.startswith("_") for name in names(node))
+    try: found = [n for n in ast.parse(source).body if public(n)]
+    except SyntaxError: return ""
+    lines = source.splitlines()
+    return "\n".join(line for n in found for line in lines[n.lineno - 1:n.end_lineno])
+
+def _with_constants(notebook: Path) -> None:
+    "Show the constants of exported cells, below them, in a staged notebook."
+    nb = json.loads(notebook.read_text(encoding="utf-8"))
+    cells = []
+    for cell in nb["cells"]:
+        cells.append(cell)
+        shown = constants(_text(cell["source"])) if cell["cell_type"] == "code" else ""
+        if shown: cells.append({"cell_type": "code", "id": f"{cell.get('id', len(cells))}-c"[-60:], "metadata": {}, "outputs": [], "execution_count": None, "source": shown})
+    notebook.write_text(json.dumps(nb | {"cells": cells}), encoding="utf-8")
+
+# %% ../nbs/api/07b_site.ipynb #d1f59ca6
 def _front_matter(cell: dict, number: str) -> None:
     "Give the page its place in the sidebar, and the name of its file instead of nbdev's."
     front = yaml.safe_load(_text(cell["source"]).strip().strip("-")) or {}
@@ -227,6 +299,7 @@ def tidy(
     nb: dict,  # Notebook as nbdev processed it
     path: str,  # Its path below nbs/
     hosts: dict,  # `doc_host` and `git_url`
+    package: Path = Path("btc_hedge_rl"),  # Folder of the modules
 ) -> dict:  # The same notebook, ready to render
     "Make a processed notebook a page: place, links, texts of figures, outputs worth keeping."
     fix = lambda text: local_links(text, "../" * path.count("/"), hosts)
@@ -243,9 +316,55 @@ def tidy(
         cell["outputs"] = [o for o in cell["outputs"] if _keep_output(o)]
         datas = [o["data"] for o in cell["outputs"] if "data" in o]
         for data in datas:
-            if "text/markdown" in data: data["text/markdown"] = _shown_markdown(_text(data["text/markdown"]), fix)
+            if "text/markdown" not in data: continue
+            shown = _text(data["text/markdown"])
+            data["text/markdown"] = _shown_markdown(_as_written(shown, package, Path(page_name(path)).stem) if "show_doc(" in source else shown, fix)
         if any(mime.startswith("image/") for data in datas for mime in data): cell["source"] = with_alt_text(cell["source"], heading)
     return nb
+
+# %% ../nbs/api/07b_site.ipynb #94284e7b
+def provenance(
+    manifest: dict,  # `manifest.json` of a run, or its card in `nbs/results`
+    step: str,  # Notebook, `NN_name`
+) -> dict:  # What can be told to anybody: names and hashes, no folders
+    "Which run executed a notebook."
+    record, data, git = manifest["steps"][step], manifest["data"], manifest.get("git") or {}
+    own = isinstance(data, dict)
+    return {"run": manifest.get("name", ""), "profile": manifest.get("profile", ""), "data": Path(data["path"]).name if own else data,
+            "data_sha256": data["sha256"] if own else manifest.get("data_sha256", ""), "seed": record.get("parameters", {}).get("seed"),
+            "package": manifest["package"], "commit": git.get("commit", ""), "modified": git.get("modified", False),
+            "started": record.get("started", manifest.get("created", "")), "seconds": record.get("seconds"), "changed": record.get("changed", {})}
+
+def provenance_note(
+    facts: dict,  # From `provenance`
+) -> str:  # Markdown that also reads well without a style sheet
+    "The run in one line."
+    begun = datetime.fromisoformat(facts["started"]).astimezone(timezone.utc) if facts["started"] else None
+    when = f"{begun.day} {begun:%B %Y, %H:%M} UTC" if begun else "an unknown day"
+    data = f"{facts['data']} (SHA-256 {facts['data_sha256'][:12]}…)" if facts["data_sha256"] else facts["data"]
+    source = f"btc_hedge_rl {facts['package']}" + (f", commit {facts['commit'][:12]}{' with changes' if facts['modified'] else ''}" if facts["commit"] else "")
+    changed = ", ".join(f"`{name} = {value!r}`" for name, value in facts["changed"].items()) or "none"
+    run = (f"run **{facts['run']}**" if facts["run"] else "a run") + (f", profile {facts['profile']}," if facts["profile"] else "")
+    took = f" in {facts['seconds']:.0f} s" if facts["seconds"] is not None else ""
+    seed = f", seed {facts['seed']}" if facts["seed"] is not None else ""
+    return f"<small>Executed by {run} on {when}{took}: {data}{seed}, {source}. Parameters other than the notebook's defaults: {changed}.</small>"
+
+def stamp(
+    nb: dict,  # Notebook
+    facts: dict,  # From `provenance`
+) -> dict:  # The same, with a cell tagged `provenance` below the title, and the facts in its metadata
+    "Say in a notebook which run executed it."
+    kept = [c for c in nb["cells"] if "provenance" not in c["metadata"].get("tags", [])]
+    cell = {"cell_type": "markdown", "id": "provenance", "metadata": {"tags": ["provenance"]}, "source": provenance_note(facts)}
+    first = next((i + 1 for i, c in enumerate(kept) if c["cell_type"] == "markdown"), 0)
+    return nb | {"cells": [*kept[:first], cell, *kept[first:]], "metadata": nb["metadata"] | {"provenance": facts}}
+
+def outputs_hash(
+    nb: dict,  # Notebook
+) -> str:
+    "Hash of the tables, figures and sentences a notebook shows."
+    shown = [[_text(o["data"][kind]).strip() for kind in ("text/html", "text/markdown", "image/png") if kind in o.get("data", {})] for c in nb["cells"] for o in c.get("outputs", [])]
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
 # %% ../nbs/api/07b_site.ipynb #33d5b23a
 _EXTERNAL = re.compile(r"^(https?:)?//")
@@ -283,6 +402,20 @@ def _one_header_row(table) -> None:
         for i in filled: top[i].string = names[i].get_text(strip=True)
         rows[1].decompose()
 
+_NUMBER = re.compile(r"[-+−±]?[\d.,]+(e[-+]?\d+)?( ?[×%]| ?± ?[\d.,]+)?|nan|-?inf|None|[–—-]?", re.I)
+
+def _align(table) -> None:
+    "Tell columns of words, which read from the left, from columns of numbers, which line up on the right."
+    rows = [row.find_all("td") for row in table.select("tbody tr")]
+    n = max(map(len, rows), default=0)
+    if any(len(row) != n for row in rows): return
+    words = [max(len(row[i].get_text(strip=True)) for row in rows) if not all(_NUMBER.fullmatch(row[i].get_text(strip=True)) for row in rows) else 0 for i in range(n)]
+    heads = table.select("thead tr")[-1].find_all(["td", "th"]) if table.thead else []
+    for name in heads[:len(heads) - n]: name["class"] = [*name.get("class", []), "words"]
+    for row in (*rows, heads[len(heads) - n:]):
+        for cell, length in zip(row, words):
+            if length: cell["class"] = [*cell.get("class", []), "words", *(["long"] if length > 24 else [])]
+
 def _box_tables(soup) -> None:
     "Put each table in a box of its own and leave its look to the style sheet."
     css = " ".join(style.extract().get_text() for style in soup.select("main style"))
@@ -290,6 +423,7 @@ def _box_tables(soup) -> None:
         for attribute in ("border", "style"): table.attrs.pop(attribute, None)
         _mark_cells(table, css)
         _one_header_row(table)
+        if table.find_parent(class_="cell-output"): _align(table)
         for corner in table.select("thead th"):
             if not corner.get_text(strip=True): corner.name = "td"
         table.wrap(soup.new_tag("div", attrs={"class": "table-box", "tabindex": "0", "role": "group", "aria-label": "Table"}))
@@ -317,7 +451,7 @@ def _open_to_keyboards(soup) -> None:
     for button in soup.select("button.code-copy-button"): button["aria-label"] = "Copy the code"
     for icon in soup.select("i.bi"): icon.attrs = {"class": icon["class"], "aria-hidden": "true"}
     for code in soup.select("main pre"): code["tabindex"] = "0"
-    for number in soup.select("code > span > a:first-child"): number["aria-hidden"], number["tabindex"] = "true", "-1"
+    for number in soup.find_all("a", href=re.compile(r"^#cb\d+-\d+$")): number["aria-hidden"], number["tabindex"] = "true", "-1"
     for selector, name in _LANDMARKS.items():
         for tag in soup.select(selector): tag["aria-label"] = name
     if soup.body and soup.main.get("id"):
@@ -390,6 +524,19 @@ def _project() -> Path:
         if (folder / "settings.ini").is_file() and (folder / "nbs").is_dir(): return folder
     raise InputError("No notebooks here: build the site inside a clone of the project, where settings.ini and nbs/ are.")
 
+def _forget_widgets(notebook: Path) -> None:
+    "Drop the state of sliders, which nbdev cannot read and a page cannot use."
+    nb = json.loads(notebook.read_text(encoding="utf-8"))
+    if nb["metadata"].pop("widgets", None): notebook.write_text(json.dumps(nb), encoding="utf-8")
+
+def _stamp_published(research: Path, results: Path) -> None:
+    "Say on committed notebooks which published run they show; one that was executed since then says nothing."
+    card = json.loads((results / "manifest.json").read_text(encoding="utf-8")) if (results / "manifest.json").exists() else {"steps": {}}
+    for notebook in research.glob("*.ipynb"):
+        nb = json.loads(notebook.read_text(encoding="utf-8"))
+        record = card["steps"].get(notebook.stem)
+        if record and record.get("outputs", "") in ("", outputs_hash(nb)): notebook.write_text(json.dumps(stamp(nb, provenance(card, notebook.stem))), encoding="utf-8")
+
 def _stage(
     project: Path,  # Where settings.ini and nbs/ are
     work: Path,  # Empty folder
@@ -399,10 +546,13 @@ def _stage(
     ignore = shutil.ignore_patterns(".*", "_*", "__pycache__")
     shutil.copytree(project / "nbs", work / "nbs", ignore=ignore)
     for name in ("settings.ini", "_quarto.yml"): shutil.copy(project / name, work / name)
+    for notebook in (work / "nbs" / "api").glob("*.ipynb"): _with_constants(notebook)
+    _stamp_published(work / "nbs" / "research", work / "nbs" / "results")
     executed = {p.name: p for p in run.glob("*.ipynb")} if run else {}
     replaced = [shutil.copy(executed[p.name], p) for p in (work / "nbs" / "research").glob("*.ipynb") if p.name in executed]
     if run and not replaced:
         raise InputError(f"{run}: holds no executed research notebook; give the folder of a run, such as runs/NAME.")
+    for notebook in (work / "nbs").rglob("*.ipynb"): _forget_widgets(notebook)
 
 def _call(command: list, cwd: Path, project: Path) -> None:
     "Run a step of the build; when it fails, its errors and last words are told."
@@ -443,7 +593,7 @@ def _prepare(work: Path, package: Path) -> Path:
     hosts = {"doc_host": settings.doc_host, "git_url": settings.git_url}
     for path in sorted(pages.rglob("*.ipynb")):
         name = path.relative_to(pages).as_posix()
-        nb = tidy(json.loads(path.read_text(encoding="utf-8")), name, hosts)
+        nb = tidy(json.loads(path.read_text(encoding="utf-8")), name, hosts, package)
         path.unlink()
         (pages / page_name(name)).write_text(json.dumps(nb), encoding="utf-8")
     config = yaml.safe_load((work / "_quarto.yml").read_text(encoding="utf-8"))

@@ -3,13 +3,17 @@
 FUZZ=2000 in the environment multiplies the number of cases."""
 import json
 import os
+import shutil
 import string
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import btc_hedge
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from btc_hedge_rl.agents import load_hedger
+from btc_hedge_rl.backtest import BacktestResult, load_result, performance_metrics, save_result
 from btc_hedge_rl.core import InputError
 from btc_hedge_rl.data import _read_funding, read_bars, sample_bars, write_bars
 from btc_hedge_rl.pipeline import convert, find_notebooks, read_manifest, read_parameters, read_profile, resolve
@@ -146,6 +150,43 @@ def test_policy(place):
             if data is not None: (place / name).write_bytes(data)
         refused_or_read(load_hedger, place)
     fuzz()
+
+
+@pytest.fixture(scope="module")
+def result(place):
+    "A backtest of two strategies on disk, one of them with two seeds."
+    pnl = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 3)), columns=["bs_delta", "ppo", "ppo/1"])
+    metrics = pd.DataFrame({name: performance_metrics(pnl[name].to_numpy()) for name in ("bs_delta", "ppo")}).T.rename_axis("strategy")
+    samples = {"bs_delta": pnl[["bs_delta"]].to_numpy().T, "ppo": pnl[["ppo", "ppo/1"]].to_numpy().T}
+    return save_result(BacktestResult(metrics, pnl, samples, {}, "bp"), place / "result")
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "pnl.parquet"])
+def test_backtest_result(name, result):
+    path = result / name
+    good = path.read_bytes()
+    whole = json.loads(good) if name == "metrics.json" else {}
+
+    @many
+    @given(damage(good) | st.binary(max_size=200) | altered(whole).map(lambda v: json.dumps(v).encode()))
+    def fuzz(data):
+        path.write_bytes(data)
+        again = refused_or_read(load_result, result)
+        assert again is None or set(again.samples) == {"bs_delta", "ppo"} and len(again.samples["ppo"]) == 2
+    try: fuzz()
+    finally: path.write_bytes(good)
+    assert load_result(result).samples["ppo"].shape == (2, 30)
+
+
+@pytest.mark.parametrize("break_it", [lambda f: (f / "pnl.parquet").unlink(), lambda f: pd.DataFrame({"bs_delta": [np.nan], "ppo": [1.], "ppo/1": [1.]}).to_parquet(f / "pnl.parquet"),
+                                      lambda f: pd.DataFrame({"leland": [1.]}).to_parquet(f / "pnl.parquet"), lambda f: pd.DataFrame({"bs_delta": ["a"], "ppo": [1.]}).to_parquet(f / "pnl.parquet")],
+                         ids=["missing", "not finite", "other strategies", "words"])
+def test_backtest_result_of_another_run(break_it, result, tmp_path):
+    folder = tmp_path / "result"
+    shutil.copytree(result, folder)
+    break_it(folder)
+    with pytest.raises(InputError) as error: load_result(folder)
+    assert "result" in str(error.value) and "\n" not in str(error.value)
 
 
 WORDS = st.sampled_from(["run", "sweep", "fetch", "docs", "publish", "--profile", "--out", "--data", "-p", "--from", "--only", "--notebooks", "--timeout", "--seeds", "--workers",

@@ -107,6 +107,17 @@ def test_front_page_source_holds_no_result():
     assert set(re.findall(r"\d+(?:\.\d+)?(?= ?(?:%|BTC))|\d+\.\d+", prose)) == set()
 
 
+def test_pages_are_those_of_the_run():
+    "The outputs of the study's notebooks are the published run's, and the page on trust shows its card."
+    from btc_hedge_rl.site import outputs_hash
+    published = {step: record["outputs"] for step, record in MANIFEST["steps"].items() if "outputs" in record}
+    shown = {step: outputs_hash(json.loads((ROOT / "nbs" / "research" / f"{step}.ipynb").read_text(encoding="utf-8"))) for step in published}
+    assert shown == published, "executed by hand since: publish a run"
+    rows = dict(row for table in outputs("guides/05_trust.ipynb", "text/html")[:1] for row in Table(table).rows if len(row) == 2)
+    assert (rows["made"], rows["hash of the metrics"]) == (MANIFEST["created"], MANIFEST["metrics_sha256"][:12])
+    assert str(MANIFEST["seeds"]["seed"]) == rows["seed"] and MANIFEST["git"]["commit"][:12] in rows["package"]
+
+
 def test_conclusions():
     "Each difference and interval in the conclusions is one of the run's comparisons."
     text = "\n".join(outputs("research/07_rl_vs_baseline_evaluation.ipynb", "text/markdown"))

@@ -1,6 +1,7 @@
 """What a notebook cannot test of itself: stopping, killing, continuing, and the study from end to end."""
 import json
 import os
+import resource
 import shutil
 import signal
 import time
@@ -58,6 +59,10 @@ def test_run_leaves_what_it_promises(reference):
     assert record["status"] == "done" and record["seeds"] == {"seed": 0} and "numpy" in record["versions"]
     assert record["steps"]["01_bars"]["artifacts"].keys() == {"bars.json", "data.json"}
     assert all(len(r["notebook"]) == 64 and r["seconds"] > 0 for r in record["steps"].values())
+    for name in record["steps"]:
+        kept = nbformat.read(folder / OUT / f"{name}.ipynb", as_version=4)
+        told = [c.source for c in kept.cells if "provenance" in c.metadata.get("tags", [])]
+        assert len(told) == 1 and "run **run**" in told[0] and kept.metadata["provenance"]["package"] == record["package"]
     for title in ("Market making", "Delta hedging", "Option hedging"): assert title in result.out
     assert "Symmetric" in result.out and "cvar95" in result.out and list(states(result)) == list("1234")
 
@@ -218,8 +223,10 @@ def smoke_run(tmp_path_factory):
 def test_smoke_on_the_sample(smoke_run):
     folder, result, _ = smoke_run
     assert len(states(result)) == 7 and manifest(folder)["data"] == "synthetic sample"
+    used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])     # processor time: a busy computer is no reason to fail
+    before = used()
     again, _ = smoke(folder)
-    assert set(states(again).values()) == {"reused"}
+    assert set(states(again).values()) == {"reused"} and used() - before < 10
 
 
 def test_smoke_twice_is_identical(smoke_run, tmp_path):

@@ -136,7 +136,6 @@ def looks(site, base, driver):
     return seen
 
 
-
 def wrong(looks, what):
     """Pages with a finding, so that a failure names them all at once."""
     return {key: value for key, found in looks.items() if (value := what(found))}
@@ -223,6 +222,66 @@ def test_search_finds(driver, base, words):
     assert found, [result.text for result in results]
     driver.get(found[0].get_attribute("href"))
     assert re.search(words, driver.find_element(By.TAG_NAME, "main").text, re.I)
+
+
+def test_front_page_answers_in_one_screen(driver, base):
+    "One figure, one table, two commands and three doors before anybody scrolls; and a name for those who pass it on."
+    shape(driver, *SHAPES["wide"], dark=False)
+    driver.get(base)
+    ends = driver.execute_script("""return Object.fromEntries(["figure", ".table-box", "#run-it pre", "#three-doors ul"]
+      .map(s => [s, document.querySelector("main " + s).getBoundingClientRect().bottom]))""")
+    assert {what: bottom for what, bottom in ends.items() if bottom > SHAPES["wide"][1]} == {}
+    head = driver.execute_script("""return ["meta[property='og:title']", "meta[property='og:description']", "link[rel=icon]"].map(s => {
+      const e = document.querySelector(s); return e && (e.content || e.href); })""")
+    assert all(head) and head[2].endswith("favicon.svg")
+
+
+def test_pages_of_the_study_name_their_run(site):
+    pages = sorted((site / "research").glob("*.html"))
+    assert len(pages) == 7 and [p.name for p in pages if "Executed by" not in p.read_text(encoding="utf-8")] == []
+
+
+def test_library_pages_show_every_public_name(site):
+    "Definitions by their heading, constants by their code; a signature names its parameters."
+    import bs4
+    import importlib
+    missing, vague = [], []
+    for page in sorted((site / "api").glob("*.html")):
+        module, soup = importlib.import_module(f"btc_hedge_rl.{page.stem}"), bs4.BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        headings, code = {h.get_text(strip=True) for h in soup.select("main h3, main h4")}, "\n".join(c.get_text() for c in soup.select("main code"))
+        missing += [f"{page.stem}.{name}" for name in module.__all__ if name not in headings and not re.search(rf"^[\w, ]*\b{name}\b[\w, ]* = ", code, re.M)]
+        vague += [f"{page.stem}: {s.h3.get_text()}" for s in soup.select(".signature") if re.search(r"\(\s*\*args, \*\*kwargs\s*\)", s.get_text())]
+    assert (missing, vague) == ([], [])
+
+
+def test_keyboard(driver, base):
+    "The first tab leads past the navigation, the slash to the search, and boxes that scroll can be focused."
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+    shape(driver, *SHAPES["wide"], dark=False)
+    driver.get(base + "research/data_and_stylized_facts.html")
+    ActionChains(driver).send_keys(Keys.TAB).perform()
+    assert driver.execute_script("return document.activeElement.className") == "skip-link"
+    ActionChains(driver).send_keys(Keys.ENTER).perform()
+    assert driver.current_url.endswith("#quarto-document-content")
+    ActionChains(driver).send_keys("/").perform()
+    assert driver.execute_script("return document.activeElement.type") == "search"
+    assert driver.execute_script("return [...document.querySelectorAll('main pre, main .table-box, main .math.display')].every(e => e.tabIndex === 0)")
+
+
+def test_print(driver, site, base):
+    "On A4 nothing is cut and the navigation is gone."
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    found = {}
+    try:
+        for page in pages_of(site):
+            driver.get(base + page)
+            look = driver.execute_async_script(LOOK)
+            bars = driver.execute_script("return [...document.querySelectorAll('#quarto-header, #quarto-sidebar, #quarto-margin-sidebar')].filter(e => e.checkVisibility()).length")
+            if look["overflow"] > 0 or look["cut"] or bars: found[page] = look["overflow"], look["cut"], bars
+    finally: driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": []})
+    assert not found
 
 
 @pytest.fixture(scope="module")
