@@ -93,25 +93,28 @@ class HedgingBatch:
             self.twin.row[which], self.twin.t[which] = self.row[which], self.t[which]
             self.twin._begin(which)
 
-    def _play(self, actions):
-        "Rewards of `repeat` decisions with the same action, less the benchmark's."
-        reward = np.zeros(self.n)
-        for _ in range(self.repeat):
-            reward += self.advance(self.to_target(actions))
-            if self.twin is not None: reward -= self.twin.advance(self.benchmark(self.twin.state))
-        return reward
+# %% ../nbs/api/05_envs.ipynb #d7764441
+@patch
+def _play(self: HedgingBatch, actions):
+    "Rewards of `repeat` decisions with the same action, less the benchmark's."
+    reward = np.zeros(self.n)
+    for _ in range(self.repeat):
+        reward += self.advance(self.to_target(actions))
+        if self.twin is not None: reward -= self.twin.advance(self.benchmark(self.twin.state))
+    return reward
 
-    def step(self, actions):
-        "Act in all episodes: (observations, rewards, ended, final observations of the ended)."
-        reward, final = self._play(actions), None
-        observation, ended = self.observe(), self.t >= self.paths.n_steps
-        if ended.any():
-            which = np.flatnonzero(ended)
-            final = observation[which]
-            self._draw(which)
-            self._restart(which)
-            self._look(which, observation)
-        return observation, reward, ended, final
+@patch
+def step(self: HedgingBatch, actions):
+    "Act in all episodes: (observations, rewards, ended, final observations of the ended)."
+    reward, final = self._play(actions), None
+    observation, ended = self.observe(), self.t >= self.paths.n_steps
+    if ended.any():
+        which = np.flatnonzero(ended)
+        final = observation[which]
+        self._draw(which)
+        self._restart(which)
+        self._look(which, observation)
+    return observation, reward, ended, final
 
 # %% ../nbs/api/05_envs.ipynb #a58ecbcd
 LANES = 64

@@ -1105,6 +1105,7 @@ def main(
     arguments: list[str] | None = None,  # Those of the command line without it
 ) -> None:
     "Entry point of `btc-hedge`; leaves with exit code 0, 1 or 2 (130 if stopped)."
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")      # small matrices: threads of the algebra library wait for each other longer than they work
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):    # SIGINT too: a shell that starts a job in the background makes it deaf to Ctrl-C
         if hasattr(signal, name): signal.signal(getattr(signal, name), signal.default_int_handler)
     try: code = app(arguments, prog_name="btc-hedge", standalone_mode=False) or 0

@@ -424,14 +424,14 @@ def plot_episode(
     rule, bars = result.quoter.rule(result.price[path]), np.arange(start, stop)
     close, held = np.atleast_2d(paths.close)[path], result.inventory[path]
     sent = np.array([quotes(rule, close[t], held[t], t) for t in bars])
-    change, hours, colour = np.diff(held)[bars], bars / 12, STRATEGY_COLOURS[result.quoter.kind]
+    change, hours, colour = np.diff(held)[bars], bars / 12, STRATEGY_COLOURS.get(result.quoter.kind, PALETTE[0])
     fig, (top, bottom) = plt.subplots(2, 1, figsize=(9, 4.6), sharex=True, height_ratios=(2, 1))
     top.plot(hours, close[bars], color="k", lw=.8, label="close")
     for side, sign, marker, label in ((0, 1, "^", "bought at the bid"), (2, -1, "v", "sold at the ask")):
         top.step(hours, sent[:, side], where="post", color=colour, lw=.8, alpha=.7)
         hit = sign * change > 0
         top.plot(hours[hit], sent[hit, side], marker, color=colour, ms=5, label=label)
-    top.set(ylabel="USD", title=f"{STRATEGY_NAMES[result.quoter.kind]}: price, quotes and fills")
+    top.set(ylabel="USD", title=f"{STRATEGY_NAMES.get(result.quoter.kind, result.quoter.kind)}: price, quotes and fills")
     top.legend(loc="best")
     bottom.fill_between(hours, held[bars], step="post", color=colour, alpha=.4)
     bottom.set(xlabel="hours", ylabel="inventory, BTC")
@@ -446,9 +446,9 @@ def plot_fans(
     fig, axes = plt.subplots(2, len(results), figsize=(11, 4.6), sharex=True, sharey="row", squeeze=False)
     for (key, result), (top, bottom) in zip(results.items(), axes.T):
         days = np.arange(0, result.equity.shape[1], 12) / BARS_PER_DAY
-        fan(top, days, result.equity[:, ::12] / result.price[:, None], STRATEGY_COLOURS[key])
-        fan(bottom, days, result.inventory[:, ::12], STRATEGY_COLOURS[key])
-        top.set_title(STRATEGY_NAMES[key]); bottom.set_xlabel("days")
+        fan(top, days, result.equity[:, ::12] / result.price[:, None], STRATEGY_COLOURS.get(key, PALETTE[0]))
+        fan(bottom, days, result.inventory[:, ::12], STRATEGY_COLOURS.get(key, PALETTE[0]))
+        top.set_title(STRATEGY_NAMES.get(key, key)); bottom.set_xlabel("days")
     axes[0, 0].set_ylabel("equity / starting price, BTC"); axes[1, 0].set_ylabel("inventory, BTC")
     fig.suptitle(title, x=0.01, ha="left", fontsize=11)
     return fig
@@ -527,7 +527,7 @@ def plot_frontier(
     "Mean against deviation, one line a maker, with 95 % intervals of the mean."
     for kind, rows in table.groupby("maker", sort=False):
         ax.errorbar(rows["std"], rows["mean"], 1.96 * rows["error"], marker="o", ms=4 if len(rows) > 1 else 8, elinewidth=.6,
-                    color=STRATEGY_COLOURS[kind], label=STRATEGY_NAMES[kind])
+                    color=STRATEGY_COLOURS.get(kind, PALETTE[0]), label=STRATEGY_NAMES.get(kind, kind))
     ax.axhline(0, color="k", lw=.8)
     ax.set(xlabel="standard deviation of profit, BTC", ylabel="mean profit, BTC", title=title)
 
