@@ -204,7 +204,7 @@ def _judge(env_id, paths, env, settings):
     batch = batch_of(env_id, paths, **env)
     return lambda policy: float(run_episodes(PolicyHedger(policy, env_id, settings), batch).reward.mean())
 
-def _rehearsal(env_id, paths, env, n_envs, benchmark, seed):
+def _learning_env(env_id, paths, env, n_envs, benchmark, seed):
     "The episodes PPO learns from: beside the benchmark, with actions that last."
     task, bars = TASKS[env_id], env.get("decision_bars", 12)
     repeat = gcd(max(1, task["action_bars"] // bars), paths.n_steps // bars)
@@ -231,7 +231,7 @@ def train_ppo(
     task = TASKS[env_id]
     long = task.get("long", {}) if timesteps >= LONG else {}
     env, n_envs = {**task["env"], **(env or {})}, n_envs or long.get("n_envs", task["n_envs"])
-    raw, settings = _rehearsal(env_id, paths, env, n_envs, benchmark, seed), _settings(env_id, env)
+    raw, settings = _learning_env(env_id, paths, env, n_envs, benchmark, seed), _settings(env_id, env)
     arguments = {**task["ppo"], **long.get("ppo", {}), **(ppo or {})}
     described = dict(seed=seed, n_envs=n_envs, ppo=arguments, repeat=raw.batch.repeat, benchmark=repr(raw.batch.benchmark), paths=paths.source, n_paths=len(paths),
                      versions={p: version(p) for p in ("stable-baselines3", "torch", "gymnasium", "numpy")})
