@@ -689,9 +689,9 @@ def headline(
         change = c["difference"] / metrics[task][other]["cvar95"]
         return {"better": f"**{-change:.0%} better** than", "worse": f"**{change:.0%} worse** than", "undecided": "**not distinguishable** from"}[c["verdict"]] if abs(change) >= .005 or c["verdict"] == "undecided" \
             else f"{c['verdict']} by {abs(change):.1%} than"
-    return (f"In the tail that matters (CVaR95) PPO hedges a short Bitcoin call {said('delta_hedging', 'bs_delta')} Black–Scholes delta and {said('delta_hedging', 'whalley_wilmott')} the tuned no-trade band. "
+    return (f"In the tail that matters (CVaR95) PPO hedges a short Bitcoin call {said('delta_hedging', 'bs_delta')} Black–Scholes delta, {said('delta_hedging', 'whalley_wilmott')} the tuned no-trade band it starts from and {said('delta_hedging', 'constant_band')} a tuned band of constant width. "
             f"For a market maker whose inventory is hedged with options, PPO is {said('option_hedging', 'unhedged')} no hedge and {said('option_hedging', 'rule_delta')} greedy delta hedging, the best simple rule. "
-            f"PPO starts at the tuned band, so the second comparison is what training added. ({manifest['unseen_paths']:,} unseen 14-day paths of a market calibrated to *{manifest['data']}*; {manifest['training']}.)")
+            f"The second comparison is what training added. ({manifest['unseen_paths']:,} unseen 14-day paths of a market calibrated to *{manifest['data']}*; {manifest['training']}.)")
 
 def plot_headline(metrics: dict) -> None:
     "PPO against every rule: relative change of CVaR95 with intervals."
@@ -737,7 +737,7 @@ def publish(
     card = {**_card(manifest), "data": read_json(run / "artifacts/market_model.json")["provenance"]["source"],
             "data_sha256": manifest["data"]["sha256"] if isinstance(manifest["data"], dict) else "",
             "unseen_paths": int(pd.read_parquet(run / "artifacts/backtest/delta_hedging/pnl.parquet").shape[0]),
-            "training": f"PPO with {rules['timesteps']:,} decisions, {rules['n_seeds']} training seeds"}
+            "training": f"PPO with {rules['timesteps']:,} actions, {rules['n_seeds']} training seeds"}
     for source in sources: card["steps"][source.stem]["outputs"] = outputs_hash(read_json(source))
     import matplotlib.pyplot as plt
     from btc_hedge_rl.core import use_theme

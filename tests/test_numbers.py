@@ -94,7 +94,7 @@ def test_sentences_say_what_the_run_found():
         found = next(c for c in METRICS["comparisons"] if (c["task"], c["second"], c["metric"]) == (task, other, "cvar95"))
         if found["low"] <= 0 <= found["high"]: return None
         return f"{abs(METRICS[task]['ppo']['cvar95'] / METRICS[task][other]['cvar95'] - 1):.0%}"
-    expected = [percent(*pair) for pair in (("delta_hedging", "bs_delta"), ("delta_hedging", "whalley_wilmott"), ("option_hedging", "unhedged"), ("option_hedging", "rule_delta"))]
+    expected = [percent(*pair) for pair in (("delta_hedging", "bs_delta"), ("delta_hedging", "whalley_wilmott"), ("delta_hedging", "constant_band"), ("option_hedging", "unhedged"), ("option_hedging", "rule_delta"))]
     assert re.findall(r"\d+%", headline()) == [p for p in expected if p]
     assert headline().count("not distinguishable") == expected.count(None)
 
