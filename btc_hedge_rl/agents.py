@@ -84,12 +84,12 @@ TASKS = {
         policy=dict(width=32, log_std_init=-2., use_sde=True),
         ppo=dict(n_steps=64, batch_size=4096, n_epochs=8, learning_rate=5e-4, gamma=.995, gae_lambda=.95, clip_range=.2)),
     "BtcHedge/OptionHedging-v0": dict(
-        env=dict(relative=True), n_envs=64, benchmark=lambda env: RuleDelta(), action_bars=12,
+        env=dict(relative=True), n_envs=256, benchmark=lambda env: RuleDelta(), action_bars=12,
         policy=dict(width=64, direct_weights=[12., 12.], hold_bonus=9.),
-        ppo=dict(n_steps=64, batch_size=1024, n_epochs=8, learning_rate=2e-4, gamma=.99, gae_lambda=.98, clip_range=.2),
-        long=dict(n_envs=256, ppo=dict(batch_size=4096, learning_rate=5e-4))),
+        ppo=dict(n_steps=64, batch_size=4096, n_epochs=4, learning_rate=5e-4, gamma=.99, gae_lambda=.98, clip_range=.2),
+        long=dict(ppo=dict(n_epochs=8))),
 }   # settings that suit batches of hundreds of short-step episodes; any of them can be overridden in `train_ppo`
-LONG = 500_000     # decisions from which `long` applies: larger batches, larger steps
+LONG = 500_000     # actions from which `long` applies: there is time to use each rollout more often
 
 @dataclass
 class PolicyHedger:
