@@ -204,11 +204,14 @@ def _judge(env_id, paths, env, settings):
     batch = batch_of(env_id, paths, **env)
     return lambda policy: float(run_episodes(PolicyHedger(policy, env_id, settings), batch).reward.mean())
 
+def _repeat(env_id, paths, env) -> int:
+    "Decisions that an action of training lasts."
+    bars = env.get("decision_bars", 12)
+    return gcd(max(1, TASKS[env_id]["action_bars"] // bars), paths.n_steps // bars)
+
 def _learning_env(env_id, paths, env, n_envs, benchmark, seed):
     "The episodes PPO learns from: beside the benchmark, with actions that last."
-    task, bars = TASKS[env_id], env.get("decision_bars", 12)
-    repeat = gcd(max(1, task["action_bars"] // bars), paths.n_steps // bars)
-    return sb3_vec_env(env_id, n_envs, paths=paths, seed=seed, benchmark=benchmark or task["benchmark"](env), repeat=repeat, **env)
+    return sb3_vec_env(env_id, n_envs, paths=paths, seed=seed, benchmark=benchmark or TASKS[env_id]["benchmark"](env), repeat=_repeat(env_id, paths, env), **env)
 
 def train_ppo(
     env_id: str,  # "BtcHedge/DeltaHedging-v0" or "BtcHedge/OptionHedging-v0"
@@ -230,7 +233,7 @@ def train_ppo(
     if timesteps < 1: raise InputError(f"timesteps is {timesteps}: it must be at least 1.")
     task = TASKS[env_id]
     long = task.get("long", {}) if timesteps >= LONG else {}
-    env, n_envs = {**task["env"], **(env or {})}, n_envs or long.get("n_envs", task["n_envs"])
+    env, n_envs = {**task["env"], **(env or {})}, n_envs or task["n_envs"]
     raw, settings = _learning_env(env_id, paths, env, n_envs, benchmark, seed), _settings(env_id, env)
     arguments = {**task["ppo"], **long.get("ppo", {}), **(ppo or {})}
     described = dict(seed=seed, n_envs=n_envs, ppo=arguments, repeat=raw.batch.repeat, benchmark=repr(raw.batch.benchmark), paths=paths.source, n_paths=len(paths),
@@ -329,10 +332,10 @@ def train_pathwise(
     progress: bool = True,  # Show a progress bar
 ) -> PolicyHedger:  # Trained hedger
     "Train a no-trade band by pathwise gradients of −mean + weight · std of terminal profit."
-    env_id, env = "BtcHedge/DeltaHedging-v0", {"action": "band", "decision_bars": 1, **(env or {})}
-    settings = dict(policy=dict(width=32), env={k: v for k, v in env.items() if isinstance(v, (int, float, str, bool))})
-    hold = gcd(max(1, TASKS[env_id]["action_bars"] // env["decision_bars"]), paths.n_steps // env["decision_bars"])
-    rehearsal, rng, curve = _Rehearsal(paths, env, hold), np.random.default_rng(seed), []
+    env_id = "BtcHedge/DeltaHedging-v0"
+    env = {**TASKS[env_id]["env"], **(env or {})}
+    settings = dict(_settings(env_id, env), policy=dict(width=32))
+    rehearsal, rng, curve = _Rehearsal(paths, env, _repeat(env_id, paths, env)), np.random.default_rng(seed), []
     with one_thread(), torch.random.fork_rng():
         torch.manual_seed(seed)
         policy = _new_policy(env_id, settings)
