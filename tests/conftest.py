@@ -61,7 +61,7 @@ def study(tmp_path_factory):
 def start(*words, cwd=None, **options):
     "Start the command line in a process of its own."
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    code = "from btc_hedge_rl.pipeline import main; main()"
+    code = "from btc_hedge_rl.cli import main; main()"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=cwd, env=environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
@@ -72,7 +72,7 @@ def btc_hedge(*words, cwd, process=False):
         started = start(*words, cwd=cwd)
         out, err = started.communicate(timeout=1800)
         return SimpleNamespace(code=started.returncode, out=out, err=err)
-    from btc_hedge_rl.pipeline import main
+    from btc_hedge_rl.cli import main
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
     with chdir(cwd), redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         try: main([str(word) for word in words])

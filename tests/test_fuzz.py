@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from btc_hedge_rl.agents import load_hedger
 from btc_hedge_rl.backtest import BacktestResult, load_result, performance_metrics, save_result
-from btc_hedge_rl.core import InputError
-from btc_hedge_rl.data import _read_funding, read_bars, sample_bars, write_bars
+from btc_hedge_rl.ground import InputError
+from btc_hedge_rl.data import read_bars, read_funding, sample_bars, write_bars
 from btc_hedge_rl.pipeline import convert, find_notebooks, read_manifest, read_parameters, read_profile, resolve
 from btc_hedge_rl.simulator import MarketModel, reference_model
 
@@ -77,7 +77,7 @@ def test_funding(place):
     def fuzz(data):
         import zipfile
         with zipfile.ZipFile(place / "funding.zip", "w") as archive: archive.writestr("funding.csv", data)
-        refused_or_read(_read_funding, place / "funding.zip")
+        refused_or_read(read_funding, place / "funding.zip")
     fuzz()
 
 

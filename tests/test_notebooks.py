@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 NBS = ROOT / "nbs"
-API, RESEARCH, GUIDES = (sorted((NBS / folder).glob("[0-9]*.ipynb")) for folder in ("api", "research", "guides"))
+API, RESEARCH, GUIDES = (sorted((NBS / folder).rglob("[0-9]*.ipynb")) for folder in ("api", "research", "guides"))
 ALL = sorted(p for p in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts))
 PACKAGE = ROOT / "btc_hedge_rl"
 
@@ -50,12 +50,11 @@ def test_notebooks_are_clean(copy):
 
 
 def test_notebooks_are_the_only_source(copy):
-    for module in (copy / "btc_hedge_rl").glob("*.py"):
-        if module.name != "__init__.py": module.unlink()
+    for module in (copy / "btc_hedge_rl").rglob("*.py"):
+        if module.parent.name != "btc_hedge_rl" or module.name != "__init__.py": module.unlink()
     done = python("from nbdev.doclinks import nbdev_export; nbdev_export()", copy)
     assert done.returncode == 0, done.stderr
-    exported = {p.name: p.read_text() for p in (copy / "btc_hedge_rl").glob("*.py")}
-    kept = {p.name: p.read_text() for p in PACKAGE.glob("*.py")}
+    exported, kept = ({p.relative_to(root).as_posix(): p.read_text() for p in root.rglob("*.py")} for root in (copy / "btc_hedge_rl", PACKAGE))
     different = [n for n in sorted(kept.keys() | exported.keys()) if kept.get(n) != exported.get(n)]
     assert different == [], "run nbdev_export"
 
@@ -71,30 +70,109 @@ def test_notebook_passes_its_own_tests(path):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
 
 
+def module_of(path):
+    "Module a notebook exports to, such as `market.pricing`; a chapter's door is `market`."
+    found = re.search(r"^#\| *default_exp +([\w.]+)", "\n".join(cells(path)), re.M)
+    return found and found[1].removesuffix(".__init__")
+
+
+def imported(module):
+    "What a room imports of the package: (chapter or room, name) pairs; rooms of its own chapter, doors of others."
+    folder = PACKAGE.joinpath(*module.split("."))
+    file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    parents = module.split(".") if folder.is_dir() else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("btc_hedge_rl.")):
+            base = parents[:len(parents) - node.level + 1] if node.level else []
+            full = [*base, *filter(None, (node.module or "").removeprefix("btc_hedge_rl.").split("."))]
+            yield from ((".".join(full), alias.name) for alias in node.names)
+
+
 def test_imports_go_one_way():
-    "A module imports only modules whose notebook comes before its own."
-    order = [m[1] for p in API for m in re.finditer(r"^#\| *default_exp +(\w+)", "\n".join(cells(p)), re.M)]
-    for module in order:
-        tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-        found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module and not n.level}
-        found |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-        found |= {f"btc_hedge_rl.{n.module or n.names[0].name}" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level}
-        inner = {f.split(".")[1] for f in found if f.startswith("btc_hedge_rl.")}
-        later = inner - set(order[:order.index(module)])
-        assert not later, f"{module} imports {later}"
+    "A room imports earlier rooms of its chapter and the doors of earlier chapters, never a private name; no circles."
+    order = [m for p in API if (m := module_of(p))]
+    chapters = list(dict.fromkeys(m.split(".")[0] for m in order))
+    arrows, wrong = set(), []
+    for i, module in enumerate(order):
+        chapter = module.split(".")[0]
+        for source, name in imported(module):
+            inside = source.split(".")[0] == chapter
+            earlier = source in order[:i] if inside else source in chapters[:chapters.index(chapter)]
+            if not earlier or name.startswith("_"): wrong.append(f"{module} imports {name} from {source}")
+            if not inside: arrows.add((chapter, source))
+    print("\n".join(f"{c:<12} <- {', '.join(s for s in chapters if (c, s) in arrows)}" for c in chapters))
+    assert wrong == []
+
+
+def directives(source):
+    return [line for line in source.splitlines() if line.startswith("#|")]
+
+
+def plain(source):
+    return "\n".join(line for line in source.splitlines() if not line.startswith("#|"))
+
+
+def parsed(source):
+    try: return ast.parse(plain(source)).body
+    except SyntaxError: return []  # magics
+
+
+def is_exported(source):
+    return any(re.match(r"#\| *export", line) for line in directives(source))
+
+
+def only_imports(source):
+    body = parsed(source)
+    return bool(body) and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body)
+
+
+def breath(statement):
+    "Nodes of one statement: without the statements inside it, the signature of a definition, and the contexts of names."
+    if isinstance(statement, (ast.FunctionDef, ast.ClassDef)): return 1
+    def size(node):
+        below = (child for child in ast.iter_child_nodes(node) if not isinstance(child, (ast.stmt, ast.expr_context)))
+        return 1 + sum(map(size, below))
+    return size(statement)
+
+
+LINES, COLUMNS, NODES, RUN = 30, 120, 60, 2    # of an exported cell, of a line of code, of a statement, of exported cells without a shown one
+LONGER = {  # notebook: (beginning of a line in the cell, why it may be longer)
+}
+
+
+def excused(path, source):
+    return any(start in source for start, _ in LONGER.get(name(path), ()))
+
+
+def faults_of_form(path):
+    "Where a notebook asks too much of a reader at once."
+    found, run = [], 0
+    for source in cells(path):
+        lines, body = plain(source).strip().splitlines(), parsed(source)
+        head = next((line for line in lines if line.strip()), "")[:60]
+        if len({isinstance(n, (ast.Import, ast.ImportFrom)) for n in body}) > 1: found.append(f"imports want a cell of their own: {head}")
+        if not lines or only_imports(source): continue
+        found += [f"{len(line)} columns: {line.strip()[:60]}" for line in lines if len(line) > COLUMNS]
+        shown = not is_exported(source) and not any(re.match(r"#\| *(hide|default_exp)", line) for line in directives(source))
+        if shown: run = 0
+        if is_exported(source) and not excused(path, source):
+            run += 1
+            filled = sum(bool(line.strip()) for line in lines)
+            definitions = [n for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+            statements = [n for top in body for n in ast.walk(top) if isinstance(n, ast.stmt)]
+            found += [f"line says too much ({breath(n)} nodes): {ast.unparse(n)[:60]}" for n in statements if breath(n) > NODES]
+            if filled > LINES: found.append(f"{filled} lines: {head}")
+            if len(definitions) > 1 and max(n.end_lineno - n.lineno for n in definitions) > 2:
+                found.append(f"{len(definitions)} definitions in a cell: {head}")
+            if run > RUN: found.append(f"{run} exported cells without an example: {head}")
+    return found
 
 
 @pytest.mark.parametrize("path", API + GUIDES, ids=name)
 def test_notebook_reads_well(path):
     first = cells(path, "markdown")[0].strip().splitlines()
     assert re.match(r"# \w", first[0]) and all(not line or re.match(r"> |- \w+: ", line) for line in first[1:]), "the first cell holds title, description and settings only"
-    for source in cells(path):
-        lines = [line for line in source.splitlines() if not line.startswith("#|")]
-        if re.search(r"^#\| *export", source, re.M): assert len(lines) <= 60, f"long cell: {lines[:3]}"
-        try: body = ast.parse("\n".join(lines)).body
-        except SyntaxError: continue  # magics
-        kinds = {isinstance(n, (ast.Import, ast.ImportFrom)) for n in body}
-        assert len(kinds) < 2, f"imports want a cell of their own: {lines[:3]}"
+    assert faults_of_form(path) == []
 
 
 @pytest.mark.parametrize("path", RESEARCH, ids=name)
@@ -108,7 +186,7 @@ def test_research_notebook_is_a_step(path):
 
 def test_glossary_names_exist():
     "Every name in the last column of the glossary is one of the package: a definition, a field or a method."
-    modules = [importlib.import_module(f"btc_hedge_rl.{p.stem}") for p in PACKAGE.glob("[!_]*.py")]
+    modules = [importlib.import_module(f"btc_hedge_rl.{m}") for p in API if (m := module_of(p))]
     rows = [line for cell in cells(NBS / "guides" / "01_symbols.ipynb", "markdown") for line in cell.splitlines() if line.startswith("|")]
     names = {n for row in rows for n in re.findall(r"`([\w.]+)`", row.rstrip("| ").rpartition("|")[2])}
     def exists(name):

@@ -39,7 +39,7 @@ class Table(HTMLParser):
 
 
 def names():
-    from btc_hedge_rl.core import STRATEGY_NAMES
+    from btc_hedge_rl.ground import STRATEGY_NAMES
     return STRATEGY_NAMES
 
 
@@ -109,7 +109,7 @@ def test_front_page_source_holds_no_result():
 
 def test_pages_are_those_of_the_run():
     "The outputs of the study's notebooks are the published run's, and the page on trust shows its card."
-    from btc_hedge_rl.site import outputs_hash
+    from btc_hedge_rl.pipeline import outputs_hash
     published = {step: record["outputs"] for step, record in MANIFEST["steps"].items() if "outputs" in record}
     shown = {step: outputs_hash(json.loads((ROOT / "nbs" / "research" / f"{step}.ipynb").read_text(encoding="utf-8"))) for step in published}
     assert shown == published, "executed by hand since: publish a run"
