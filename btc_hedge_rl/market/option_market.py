@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['OptionMarket', 'is_schedule']
 
-# %% ../../nbs/api/04_market/10_option_market.ipynb #0c9b4c8e
+# %% ../../nbs/api/04_market/10_option_market.ipynb #027e3d61
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from fastcore.basics import patch
 
 from ..ground import InputError
