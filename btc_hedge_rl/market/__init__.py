@@ -15,9 +15,12 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "implied": ["implied_vol"],
     "volatility": ["realised_vol"],
     "surface": ["atm_variance", "ssvi_curvature", "ssvi_variance", "surface_vol", "IVSurface"],
+    "described": ["known_fields", "is_number", "is_duration"],
     "universe": ["OptionUniverse", "COST_SCHEDULES", "option_cost", "price_contract"],
     "account": ["OptionBook"],
     "order_book": ["walk_book", "Fill", "OrderBook"],
+    "perpetual": ["TradingTerms", "trading_cost", "total_cost", "Perpetual"],
+    "option_market": ["OptionMarket", "is_schedule"],
     "fills": ["candle_fills", "fill_probability", "FillIntensity", "bar_reaches", "observed_fill_rate",
         "fit_fill_intensity"],
 })
