@@ -23,4 +23,10 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "option_market": ["OptionMarket", "is_schedule"],
     "fills": ["candle_fills", "fill_probability", "FillIntensity", "bar_reaches", "observed_fill_rate",
         "fit_fill_intensity"],
+    "regimes": ["calm_and_volatile", "plot_local_vol", "beyond_range", "plot_smiles", "plot_surfaces", "plot_prices",
+        "chain"],
+    "fairness": ["midnight_forecasts", "week_draws", "fairness_row", "fairness_table", "dear_or_cheap",
+        "plot_forecasts", "payoff_of", "buy_everything", "bought_table"],
+    "weather": ["cost_table", "slippage_bp", "plot_book", "reaches_by_weather", "plot_fill_rates", "fill_table",
+        "fill_intervals", "intervals_sentence"],
 })
