@@ -33,4 +33,14 @@ _options = {
     "option_market": ["OptionMarket"],
     "account": ["OptionBook"],
 }
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_formulas | _perpetual | _options)
+
+# %% ../../nbs/api/04_market/00_market.ipynb #f1nd1ng6
+_findings = {
+    "regimes": ["calm_and_volatile", "plot_local_vol", "beyond_range", "plot_smiles", "plot_surfaces", "plot_prices",
+        "chain"],
+    "fairness": ["midnight_forecasts", "week_draws", "fairness_row", "fairness_table", "dear_or_cheap",
+        "plot_forecasts", "payoff_of", "buy_everything", "bought_table"],
+    "weather": ["cost_table", "slippage_bp", "plot_book", "reaches_by_weather", "plot_fill_rates", "fill_table",
+        "fill_intervals", "intervals_sentence"],
+}
+__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_formulas | _perpetual | _options | _findings)

@@ -115,7 +115,7 @@ def buy_everything(
     local: np.ndarray,  # Local volatility at each
 ) -> pd.DataFrame:  # contracts × (expiries, premium, payoff) sums, USD
     "Buy each contract at every listing and hold it to expiry."
-    book, u = OptionBook(close[0], local[0], market.surface, market.universe), market.universe
+    book, u = OptionBook(close[0], local[0], market), market.universe
     paid, sums = np.zeros(len(u)), np.zeros((3, len(u)))
     for t in range(len(close)):
         if t:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..ground import BP, DT, PALETTE
-from .universe import COST_SCHEDULES, option_cost
+from .option_costs import COST_SCHEDULES, option_cost
 from .order_book import OrderBook
 from .fills import bar_reaches, fit_fill_intensity, observed_fill_rate
 from .fairness import week_draws
