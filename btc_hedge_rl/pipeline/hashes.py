@@ -16,8 +16,7 @@ import btc_hedge_rl
 from ..ground import read_json, sha256
 
 # %% ../../nbs/api/09_pipeline/04_hashes.ipynb #ea72e7f8
-def digest(value) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+def digest(value) -> str: return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../../nbs/api/09_pipeline/04_hashes.ipynb #9ee60eb7
 def code_hash(
@@ -26,19 +25,23 @@ def code_hash(
     "What a notebook computes."
     return digest(["".join(c["source"]) for c in read_json(notebook)["cells"] if c["cell_type"] == "code"])
 
-# %% ../../nbs/api/09_pipeline/04_hashes.ipynb #daa82f86
-def package_hash() -> str:
-    "Hash of the package's modules and data; this module and the profiles only choose what is run, so they do not count."
-    root = Path(btc_hedge_rl.__file__).parent
-    files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix not in {".pyc", ".nbi", ".nbc"}
-             and p.relative_to(root).parts[0] not in {"pipeline", "_modidx.py", "profiles", "__pycache__"}]
-    return digest([(str(p.relative_to(root)), sha256(p)) for p in files])
+# %% ../../nbs/api/09_pipeline/04_hashes.ipynb #6840e8ec
+_CACHES = {".pyc", ".nbi", ".nbc"}
 
-# %% ../../nbs/api/09_pipeline/04_hashes.ipynb #f33ff79f
+def package_hash(
+    root: Path = Path(btc_hedge_rl.__file__).parent,  # Folder of the package
+) -> str:
+    "Hash of the package's modules and data."
+    inside = [(p.relative_to(root).as_posix(), p) for p in sorted(root.rglob("*")) if p.is_file() and p.suffix not in _CACHES]
+    return digest([(name, sha256(p)) for name, p in inside if name != "_modidx.py" and not name.startswith("profiles/")])
+
+# %% ../../nbs/api/09_pipeline/04_hashes.ipynb #7bac26dd
+_LIBRARIES = ("numpy", "pandas", "scipy", "numba", "pyarrow", "gymnasium", "stable-baselines3", "torch", "safetensors", "matplotlib")
+
 def versions() -> dict[str, str]:
-    "Versions of Python and of every library the package asks for."
+    "Versions of Python and of every library the package computes with."
     found = {"python": platform.python_version()}
-    for name in ("numpy", "pandas", "scipy", "numba", "pyarrow", "gymnasium", "stable-baselines3", "torch", "safetensors", "matplotlib"):
+    for name in _LIBRARIES:
         try: found[name] = metadata.version(name)
         except metadata.PackageNotFoundError: pass
     return found
