@@ -14,7 +14,7 @@ from numba import njit
 
 from ..ground import DT
 from ..simulator import log_unit
-from ..market import atm_variance
+from ..market import atm_variance, ssvi_shape, ssvi_variance
 from .lanes import (LANES, _COMPILED, _DELTA, _GAMMA, _OPTION, _SIZE, _SPOT, _STRIKE, _TAU, _VEGA,
                                      _VOL, _clip, _exp, _value_lanes)
 
@@ -33,8 +33,14 @@ def _variance_table(
 
 # %% ../../nbs/api/06_envs/06_option_kernel.ipynb #22214bf1
 @njit(inline="always", **_COMPILED)
-def _smile_lanes(f, rho, eta, gamma):
+def _smile_lanes(f, params):
     "`surface_vol` of each lane, from the at-the-money variance in `_VOL`."
+    rho, eta, gamma = params.rho, params.eta, params.gamma
+    if params.put_fade != 1 or params.call_fade != 1:
+        for i in range(LANES):
+            rho, curvature = ssvi_shape(params, f[_VOL + i])
+            f[_VOL + i] = math.sqrt(ssvi_variance(f[_VOL + i], curvature, rho, log_unit(f[_STRIKE + i] / f[_SPOT + i])) / f[_TAU + i])
+        return
     for i in range(LANES):
         theta = f[_VOL + i]
         share = theta / (1 + theta)
@@ -55,7 +61,7 @@ def _price_books(which, book):
             left, v = b.tenors[k] - b.t[j] % b.tenors[k], _clip(b.now[1, j], b.params[5], b.params[6])
             f[_SPOT + i], f[_STRIKE + i] = b.now[0, j], b.listing[j, k] * b.relative[c % n_strikes]
             f[_TAU + i], f[_VOL + i] = left * DT, b.variance[left, 0] + b.variance[left, 1] * v * v
-        _smile_lanes(f, b.params[2], b.params[3], b.params[4])
+        _smile_lanes(f, b.params)
         _value_lanes(f)
         for i in range(m):
             j, c = which[(first + i) // per], 2 * ((first + i) % per)

@@ -25,9 +25,10 @@ _perpetual = {
         "fit_fill_intensity"],
 }
 
-# %% ../../nbs/api/04_market/00_market.ipynb #a2a57168
+# %% ../../nbs/api/04_market/00_market.ipynb #f5ad16f9
 _options = {
-    "surface": ["SurfaceParams", "atm_variance", "ssvi_curvature", "ssvi_variance", "surface_vol", "IVSurface"],
+    "surface": ["SurfaceParams", "atm_variance", "ssvi_curvature", "wing_strength", "ssvi_shape", "ssvi_variance",
+                "surface_vol", "IVSurface"],
     "universe": ["OptionUniverse", "price_contract"],
     "option_costs": ["COST_SCHEDULES", "option_cost", "is_schedule"],
     "option_market": ["OptionMarket"],
