@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "universe": ["OptionUniverse", "COST_SCHEDULES", "option_cost", "price_contract"],
     "account": ["OptionBook"],
     "order_book": ["walk_book", "Fill", "OrderBook"],
-    "fills": ["candle_fills", "fill_probability", "FillIntensity", "bar_reaches", "observed_fill_rate",
-        "fit_fill_intensity"],
+    "fills": ["FillRule", "Trades", "candle_trades", "fill_probability", "poisson_trades", "trades_in_bar",
+        "FillModel", "CandleFills", "PoissonFills", "FILLS", "as_fills", "bar_reaches", "observed_fill_rate",
+        "reach_loss", "fit_fill_intensity"],
 })
