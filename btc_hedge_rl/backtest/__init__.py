@@ -10,10 +10,12 @@ import lazy_loader as lazy
 
 # %% ../../nbs/api/08_backtest/00_backtest.ipynb #1ee36095
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "metrics": ["cvar", "METRICS", "PATH_METRICS", "performance_metrics"],
+    "metrics": ["cvar", "EPISODE_DAYS", "METRICS", "PATH_METRICS", "performance_metrics"],
     "playing": ["UNITS", "BacktestResult", "mean_metrics", "backtest"],
     "stored": ["save_result", "load_result"],
-    "comparing": ["Comparison", "HIGHER_IS_BETTER", "compare"],
+    "comparing": ["Comparison", "HIGHER_IS_BETTER", "draw_blocks", "bootstrap_values", "bootstrap_differences",
+        "compare"],
     "tuning": ["tune"],
-    "pictures": ["plot_densities", "plot_intervals"],
+    "pictures": ["colour_of", "plot_densities", "plot_intervals"],
+    "verdict": ["VERDICT_WORDS", "in_words", "with_interval", "verdict_sentence", "share_in_words"],
 })

@@ -7,9 +7,9 @@ __all__ = ['FILLS', 'FillRule', 'Trades', 'candle_trades', 'fill_probability', '
            'CandleFills', 'PoissonFills', 'as_fills', 'bar_reaches', 'observed_fill_rate', 'reach_loss',
            'fit_fill_intensity']
 
-# %% ../../nbs/api/04_market/08_fills.ipynb #08c8fc7d
+# %% ../../nbs/api/04_market/08_fills.ipynb #d8c561d9
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from numba import njit
 from scipy import optimize
 
 from ..ground import BP, DT, InputError, uniform
+from .described import is_number, known_fields
 
 # %% ../../nbs/api/04_market/08_fills.ipynb #00c9e291
 class FillRule(NamedTuple):
@@ -112,10 +113,10 @@ class CandleFills(FillModel):
         "Nothing is drawn."
         return FillRule(False, 0.0, 0.0)
 
-# %% ../../nbs/api/04_market/08_fills.ipynb #fb76ada1
+# %% ../../nbs/api/04_market/08_fills.ipynb #2cac2d40
 @dataclass(frozen=True)
 class PoissonFills(FillModel):
-    "A quote at distance δ is hit at rate $A e^{-k\\delta}$ (Avellaneda and Stoikov 2008): generous, nobody is picked off."
+    "A quote at distance δ is hit at rate $A e^{-k\\delta}$ (Avellaneda and Stoikov 2008): nobody is picked off."
     A: float = 2.0e5  # Orders a year that reach the mid
     k: float = 2000.0  # Decay per unit of δ; divide by the price for a distance in USD
     n_quotes: int = 0  # Quotes behind the estimate; 0 when it is assumed
@@ -126,7 +127,7 @@ class PoissonFills(FillModel):
     def __post_init__(self):
         for name in ("A", "k"):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+            if not (is_number(value) and value > 0):
                 raise InputError(f"PoissonFills: {name} is {value!r}; it must be a positive number.")
 
     def rule(self) -> FillRule:
@@ -152,7 +153,7 @@ def probability(
     "Probability that a quote is hit while it stands."
     return -np.expm1(-self.rate(delta) * tau)
 
-# %% ../../nbs/api/04_market/08_fills.ipynb #66674629
+# %% ../../nbs/api/04_market/08_fills.ipynb #80b0986b
 FILLS = {model.kind: model for model in (CandleFills, PoissonFills)}
 
 @patch(as_prop=False, cls_method=True)
@@ -164,9 +165,7 @@ def from_dict(
     record = dict(record)
     kind = record.pop("kind", None)
     if kind not in FILLS: raise InputError(f"fills of kind {kind!r}: it must be one of {', '.join(FILLS)}.")
-    unknown = set(record) - {field.name for field in fields(FILLS[kind])}
-    if unknown: raise InputError(f"{kind} fills: unknown parameter {', '.join(sorted(unknown))}.")
-    return FILLS[kind](**record)
+    return FILLS[kind](**known_fields(FILLS[kind], record))
 
 # %% ../../nbs/api/04_market/08_fills.ipynb #c83c8536
 def as_fills(

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from fastcore.basics import patch
 from numba import njit
 
 from ..ground import BARS_PER_DAY, DT, InputError
+from .described import is_number, known_fields
 from .pricing import bs_scalar
 from .surface import surface_vol
 
@@ -25,9 +27,12 @@ class OptionUniverse:
     strikes: tuple = (.9, 1., 1.1)  # Strike over the spot at listing
 
     def __post_init__(self):
-        if not (self.tenors and all(int(t) == t and t >= 1 for t in self.tenors)):
+        for name in ("tenors", "strikes"):                 # a list, as JSON has it, becomes a tuple
+            if isinstance(getattr(self, name), list): object.__setattr__(self, name, tuple(getattr(self, name)))
+        def all_of(values, fits): return isinstance(values, tuple) and values and all(is_number(v) and fits(v) for v in values)
+        if not all_of(self.tenors, lambda t: int(t) == t and t >= 1):
             raise InputError(f"OptionUniverse: tenors must be whole numbers of bars, at least 1, not {self.tenors}.")
-        if not (self.strikes and all(k > 0 for k in self.strikes)):
+        if not all_of(self.strikes, lambda k: k > 0):
             raise InputError(f"OptionUniverse: strikes must be positive multiples of the spot, not {self.strikes}.")
 
     def __len__(self): return 2 * len(self.strikes) * len(self.tenors)
@@ -62,6 +67,21 @@ class OptionUniverse:
         if tenor not in self.tenors or strike not in self.strikes or kind not in ("call", "put"):
             raise InputError(f"There is no {kind!r} of {tenor} bars at {strike}: tenors are {self.tenors}, strikes {self.strikes}, kinds call and put.")
         return (self.tenors.index(tenor) * len(self.strikes) + self.strikes.index(strike)) * 2 + (kind == "put")
+
+# %% ../../nbs/api/04_market/05_universe.ipynb #edd88e49
+@patch
+def to_dict(self: OptionUniverse) -> dict:
+    "The fields, ready for JSON."
+    return {"tenors": list(self.tenors), "strikes": list(self.strikes)}
+
+# %% ../../nbs/api/04_market/05_universe.ipynb #59557425
+@patch(cls_method=True)
+def from_dict(
+    cls: OptionUniverse,
+    fields: dict,  # As `to_dict` gives them; what is left out keeps its default
+) -> OptionUniverse:
+    "The universe that `to_dict` described."
+    return cls(**known_fields(cls, fields))
 
 # %% ../../nbs/api/04_market/05_universe.ipynb #01c581d1
 COST_SCHEDULES = {"premium": (5e-4, 0., math.inf), "exchange": (0., 3e-4, .125)}   # (a, b, c)
