@@ -21,8 +21,9 @@ _formulas = {
 _perpetual = {
     "order_book": ["walk_book", "Fill", "OrderBook"],
     "perpetual": ["TradingTerms", "trading_cost", "total_cost", "Perpetual"],
-    "fills": ["candle_fills", "fill_probability", "FillIntensity", "bar_reaches", "observed_fill_rate",
-        "fit_fill_intensity"],
+    "fills": ["FillRule", "Trades", "candle_trades", "fill_probability", "poisson_trades", "trades_in_bar",
+        "FillModel", "CandleFills", "PoissonFills", "FILLS", "as_fills", "bar_reaches", "observed_fill_rate",
+        "reach_loss", "fit_fill_intensity"],
 }
 
 # %% ../../nbs/api/04_market/00_market.ipynb #f5ad16f9
