@@ -141,6 +141,7 @@ LONGER = {  # notebook: (beginning of a line in the cell, why it may be longer)
 
 
 def excused(path, source):
+    if path.name.startswith("00_") and "lazy.attach(" in source: return True  # a door's table of names
     return any(start in source for start, _ in LONGER.get(name(path), ()))
 
 

@@ -12,23 +12,25 @@ import pandas as pd
 
 from ..ground import InputError
 
-# %% ../../nbs/api/04_market/04_described.ipynb #b7d4f451
+# %% ../../nbs/api/04_market/04_described.ipynb #45d305bf
 def known_fields(
     cls: type,  # A dataclass
     fields: dict,  # Names and values, such as JSON gave them
 ) -> dict:  # The same
     "The fields of a description, refused if one is unknown or they are no dictionary."
-    if not isinstance(fields, dict): raise InputError(f"{cls.__name__} is described by a dictionary of fields, not by {fields!r}.")
+    if not isinstance(fields, dict):
+        raise InputError(f"{cls.__name__} is described by a dictionary of fields, not by {fields!r}.")
     names = list(cls.__dataclass_fields__)
     unknown = sorted(str(name) for name in fields if name not in names)
     if unknown: raise InputError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(names)}.")
     return fields
 
-# %% ../../nbs/api/04_market/04_described.ipynb #599a472a
+# %% ../../nbs/api/04_market/04_described.ipynb #d1c83f02
 def is_number(value) -> bool:
     "Whether a value is a finite number, and no truth value."
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
+# %% ../../nbs/api/04_market/04_described.ipynb #c9d7e3e6
 def is_duration(value) -> bool:
     "Whether a value is a positive time such as `\"12h\"`."
     try: return isinstance(value, str) and bool(pd.Timedelta(value) > pd.Timedelta(0))
