@@ -38,15 +38,19 @@ def store_run(f, kept, first, m):
     for k in range(kept.shape[0]):
         for i in range(m): kept[k, first + i] = f.kept[k, i]
 
-# %% ../../nbs/api/06_envs/08_delta_decision.ipynb #77629e06
+# %% ../../nbs/api/06_envs/08_delta_decision.ipynb #dc68dd26
+_DELTA, _POSITION, _WIDTH = (KEPT.index(name) for name in ("delta", "position", "width"))
+
 @njit(**COMPILED)
 def band_targets(action, max_shift, max_scale, kept, lanes, out):
     "`BandAction.target` of all episodes, in lanes."
     f, growth = lanes.view(BLOCK)[0], math.log(max_scale)
     for first in range(0, len(action), LANES):
         m = min(LANES, len(action) - first)
-        load_run(f, kept, first, m)
-        for i in range(m): f.shift[i], f.scale[i] = action[first + i, 0], action[first + i, 1]
+        for i in range(m):
+            j = first + i
+            f.shift[i], f.scale[i] = action[j, 0], action[j, 1]
+            f.delta[i], f.position[i], f.width[i] = kept[_DELTA, j], kept[_POSITION, j], kept[_WIDTH, j]
         for i in range(LANES):
             centre = f.delta[i] + max_shift * clip(f.shift[i], -1., 1.) * f.width[i]
             half = f.width[i] * exp_lane(growth * clip(f.scale[i], -1., 1.))

@@ -7,7 +7,7 @@ __all__ = ['Tape', 'Chain', 'Listed', 'Book', 'GLANCE', 'BOOK_ACCOUNT', 'BOOK_TE
            'price_books', 'glance', 'book_begin', 'trade_books', 'settle_books', 'charge_risk', 'book_advance',
            'book_look']
 
-# %% ../../nbs/api/06_envs/10_option_decision.ipynb #fd53da0e
+# %% ../../nbs/api/06_envs/10_option_decision.ipynb #ad63208e
 import math
 from collections import namedtuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from ..ground import DT
-from ..market import atm_variance, option_cost
+from ..market import atm_variance, option_cost, ssvi_shape, ssvi_variance
 from ..simulator import log_unit
 from .lanes import BLOCK, COMPILED, LANES, clip, exp_lane, value_lanes
 
@@ -32,21 +32,25 @@ GLANCE = _numbers("spot local_vol inventory maker_equity")
 BOOK_ACCOUNT = _numbers("cash pnl peak drawdown paid turnover last_return worth first_spot premium")     # USD, BTC
 BOOK_TERMS = _numbers("cost_of_premium cost_of_spot cost_cap lot room delta_weight delta_band vega_weight vega_band drawdown_weight relative")
 
-# %% ../../nbs/api/06_envs/10_option_decision.ipynb #989f3b73
+# %% ../../nbs/api/06_envs/10_option_decision.ipynb #787fe8e5
 def variance_table(
-    params: np.ndarray,  # `IVSurface.params`
+    params,  # `IVSurface.params`
     n_bars: int,  # Longest time to expiry
 ) -> np.ndarray:  # (n_bars + 1, 2)
     "At-the-money variance by bars to expiry: at no local volatility, and per unit of squared local volatility."
-    low, high = params[5:7]
+    low, high = params.min_vol, params.max_vol
     at_low, at_high = (np.array([atm_variance(params, bars * DT, vol) for bars in range(n_bars + 1)]) for vol in (low, high))
     slope = (at_high - at_low) / (high**2 - low**2)
     return np.stack([at_low - slope * low**2, slope], axis=1)
 
-# %% ../../nbs/api/06_envs/10_option_decision.ipynb #8ff72235
+# %% ../../nbs/api/06_envs/10_option_decision.ipynb #7758b37e
 @njit(inline="always", **COMPILED)
-def smile_lanes(f, rho, eta, gamma):
+def smile_lanes(f, params):
     "`surface_vol` of each lane, from the at-the-money variance in `vol`."
+    rho, eta, gamma = params.rho, params.eta, params.gamma
+    if params.put_fade != 1 or params.call_fade != 1:
+        _faded_lanes(f, params)
+        return
     for i in range(LANES):
         theta = f.vol[i]
         share = theta / (1 + theta)
@@ -54,7 +58,16 @@ def smile_lanes(f, rho, eta, gamma):
         x = eta * log_unit(f.strike[i] / f.spot[i]) / (power * (1 + theta))
         f.vol[i] = math.sqrt(.5 * theta * (1 + rho * x + math.sqrt((x + rho)**2 + 1 - rho**2)) / f.tau[i])
 
-# %% ../../nbs/api/06_envs/10_option_decision.ipynb #1418aa86
+# %% ../../nbs/api/06_envs/10_option_decision.ipynb #4f52cd24
+@njit(inline="always", **COMPILED)
+def _faded_lanes(f, params):
+    "The same for a smile whose wings fade with time at rates of their own."
+    for i in range(LANES):
+        rho, curvature = ssvi_shape(params, f.vol[i])
+        variance = ssvi_variance(f.vol[i], curvature, rho, log_unit(f.strike[i] / f.spot[i]))
+        f.vol[i] = math.sqrt(variance / f.tau[i])
+
+# %% ../../nbs/api/06_envs/10_option_decision.ipynb #8611f8d6
 @njit(inline="always", **COMPILED)
 def _list_lanes(f, which, book, first, m):
     "Spot, strike, life and at-the-money variance of the calls `first … first + m - 1` of the episodes in `which`."
@@ -63,7 +76,7 @@ def _list_lanes(f, which, book, first, m):
     for i in range(m):
         j, c = which[(first + i) // per], (first + i) % per
         k = c // n_strikes
-        left, v = listed.tenors[k] - book.tape.t[j] % listed.tenors[k], clip(now[j].local_vol, listed.params[5], listed.params[6])
+        left, v = listed.tenors[k] - book.tape.t[j] % listed.tenors[k], clip(now[j].local_vol, listed.params.min_vol, listed.params.max_vol)
         f.spot[i], f.strike[i] = now[j].spot, book.chain.listing[j, k] * listed.strikes[c % n_strikes]
         f.tau[i], f.vol[i] = left * DT, listed.variance[left, 0] + listed.variance[left, 1] * v * v
 
@@ -77,7 +90,7 @@ def _keep_prices(f, which, chain, per, first, m):
         chain.price[j, c + 1], chain.delta[j, c + 1] = f.option[i] - f.spot[i] + f.strike[i], f.delta[i] - 1.0        # put-call parity
         chain.gamma[j, c + 1], chain.vega[j, c + 1] = f.gamma[i], f.vega[i]
 
-# %% ../../nbs/api/06_envs/10_option_decision.ipynb #c91ea89e
+# %% ../../nbs/api/06_envs/10_option_decision.ipynb #af9ba727
 @njit(**COMPILED)
 def price_books(which, book, lanes):
     "Prices and Greeks of all live contracts of the episodes in `which`."
@@ -85,7 +98,7 @@ def price_books(which, book, lanes):
     for first in range(0, len(which) * per, LANES):
         m = min(LANES, len(which) * per - first)
         _list_lanes(f, which, book, first, m)
-        smile_lanes(f, params[2], params[3], params[4])
+        smile_lanes(f, params)
         value_lanes(f)
         _keep_prices(f, which, book.chain, per, first, m)
 

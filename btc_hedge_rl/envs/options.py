@@ -18,7 +18,7 @@ from .option_decision import (BOOK_ACCOUNT, BOOK_TERMS, GLANCE, Book, Chain, Lis
                                                book_begin, book_look, variance_table)
 from .tasks import OptionTask
 
-# %% ../../nbs/api/06_envs/11_options.ipynb #bcffc32a
+# %% ../../nbs/api/06_envs/11_options.ipynb #2f6e1b83
 class OptionHedging(HedgingBatch):
     "Episodes of the option-hedging task."
     def __init__(self, task: OptionTask, paths: Paths, n: int = 1, start: str = "anywhere", seed: int | None = 0):
@@ -26,7 +26,7 @@ class OptionHedging(HedgingBatch):
         check_expiries(task, paths)
         self.option_market, self.lanes = task.at_level(paths.vol), new_lanes()
         self.surface, universe = self.option_market.surface, task.universe
-        made = make_market(task.maker, paths)
+        made = make_market(task.maker, paths, task.fills, task.perpetual)
         self.tape = Tape(paths.close, self.option_market.local_vol(paths.close), made.inventory, made.equity, self.row, self.t)
         self.chain = Chain(np.zeros((n, len(universe.tenors))), *(np.zeros((n, len(universe))) for _ in range(5)))
         account, now, before = np.zeros(n, BOOK_ACCOUNT), np.zeros(n, GLANCE), np.zeros(n, GLANCE)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TASKS', 'Task', 'DeltaTask', 'OptionTask', 'flat_cost', 'as_task', 'task_from_dict']
 
-# %% ../../nbs/api/06_envs/05_tasks.ipynb #3b37a874
+# %% ../../nbs/api/06_envs/05_tasks.ipynb #9b08e5c6
 import math
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
@@ -15,8 +15,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..ground import BP, InputError, fits, from_record, to_record
-from ..market import OptionMarket, OptionUniverse, Perpetual
-from ..strategies import QUOTERS, HoldOptions, InventorySkew, Quoter, RuleDelta, Unhedged, WhalleyWilmott
+from ..market import FILLS, CandleFills, FillModel, OptionMarket, OptionUniverse, Perpetual, as_fills
+from ..strategies import QUOTERS, HoldOptions, InventorySkew, Quoter, RuleDelta, Unhedged, WhalleyWilmott, maker_from_dict
 from .actions import ACTIONS, BandAction, RatioAction
 from .features import DELTA_FEATURES, OPTION_FEATURES, look, n_numbers
 from .objectives import CVaR, Entropic, MeanStd, Mixture, Objective
@@ -94,11 +94,12 @@ def reference_rule(self: DeltaTask) -> WhalleyWilmott:
     "The rule an untrained agent is: the reference band."
     return WhalleyWilmott(self.action.risk_aversion)
 
-# %% ../../nbs/api/06_envs/05_tasks.ipynb #46ca91f5
+# %% ../../nbs/api/06_envs/05_tasks.ipynb #6a6783b6
 @dataclass(frozen=True)
 class OptionTask(Task):
     "Hedge a market maker's inventory with listed options."
     maker: Quoter = InventorySkew()  # The fixed market maker
+    fills: FillModel = CandleFills()  # When its quotes are hit
     market: OptionMarket | None = None  # Surface, contracts and costs; at the volatility of the paths' model by default
     cost: tuple | None = None  # Cost schedule (a, b, c) of an option trade; the market's by default
     perpetual: Perpetual = Perpetual.flat(5e-4)  # Fees and funding of the maker
@@ -199,7 +200,7 @@ def _delta_settings(
 
 _REWARD_WORDS = {"risk_weight": "risk_weight", "cost_weight": "cost_weight", "cvar_threshold": "threshold"}
 
-# %% ../../nbs/api/06_envs/05_tasks.ipynb #c0f1057d
+# %% ../../nbs/api/06_envs/05_tasks.ipynb #9d81aefa
 def _option_settings(
     task: OptionTask,
     settings: dict,  # Short words and fields
@@ -207,6 +208,7 @@ def _option_settings(
     "Fields of an option task from short words."
     given = dict(settings)
     if "quoter" in given: given["maker"] = given.pop("quoter") or InventorySkew()
+    if "fills" in given: given["fills"] = as_fills(given["fills"], given.pop("intensity", None))
     if surface := given.pop("surface", None): given["market"] = replace(task.market or OptionMarket(), surface=surface)
     if isinstance(given.get("cost"), (int, float)): given["cost"] = (float(given["cost"]), 0., math.inf)
     words = {f.name: float(given.pop(f.name)) for f in fields(BookReward) if f.name in given}
@@ -230,10 +232,11 @@ def as_task(
     if unknown: raise InputError(f"{type(base).__name__} has no setting {', '.join(unknown)}; it has {', '.join(f.name for f in fields(base))}.")
     return replace(base, **given)
 
-# %% ../../nbs/api/06_envs/05_tasks.ipynb #068a119d
+# %% ../../nbs/api/06_envs/05_tasks.ipynb #a3a2cb27
 _KINDS = {kind.__name__: kind for kind in (
     Perpetual, OptionMarket, RatioAction, BandAction, Quadratic, MeanVariance, StepEntropic, Tail,
-    BookReward, CVaR, MeanStd, Entropic, Mixture, *QUOTERS.values())}
+    BookReward, CVaR, MeanStd, Entropic, Mixture)}
+_KINDS |= {kind.__name__: maker_from_dict for kind in QUOTERS.values()} | {kind.__name__: FillModel.from_dict for kind in FILLS.values()}
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #8cef69b2
 @patch

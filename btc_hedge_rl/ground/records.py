@@ -12,12 +12,12 @@ from typing import get_args
 
 from .files import InputError
 
-# %% ../../nbs/api/00_ground/06_records.ipynb #9aad6dc6
+# %% ../../nbs/api/00_ground/06_records.ipynb #f5451f1e
 def to_record(
     noun,  # Frozen dataclass, number, word, truth value, None, or a tuple of these
 ):  # The same in dicts and lists; a dataclass is `{"kind": its name, field: value, …}`
     "A noun in plain words, ready for JSON; one that has `to_dict` says it itself."
-    if hasattr(noun, "to_dict"): return {**noun.to_dict(), "kind": type(noun).__name__}
+    if hasattr(noun, "to_dict"): return {"kind": type(noun).__name__, "own": noun.to_dict()}
     if is_dataclass(noun): return {"kind": type(noun).__name__, **{f.name: to_record(getattr(noun, f.name)) for f in fields(noun)}}
     if isinstance(noun, (list, tuple)): return [to_record(part) for part in noun]
     if noun is None or isinstance(noun, (bool, int, float, str)): return noun
@@ -33,10 +33,10 @@ def fits(
     if isinstance(value, int) and (kind is float or float in get_args(kind)): return True
     return isinstance(value, kind) and not (isinstance(value, float) and not math.isfinite(value))
 
-# %% ../../nbs/api/00_ground/06_records.ipynb #3874075d
+# %% ../../nbs/api/00_ground/06_records.ipynb #18be286f
 def from_record(
     record,  # From `to_record`, or read from JSON
-    kinds: dict,  # Name → class that may be built
+    kinds: dict,  # Name → class that may be built, or function that reads what `to_dict` wrote
     where: str = "record",  # Named in errors
 ):
     "The noun a record describes."
@@ -44,10 +44,16 @@ def from_record(
     if not isinstance(record, dict): return record
     name, known = record.get("kind"), ", ".join(kinds)
     if not isinstance(name, str) or name not in kinds: raise InputError(f"{where}: kind {name!r} is not one of {known}.")
-    if hasattr(kinds[name], "from_dict"): return kinds[name].from_dict({k: v for k, v in record.items() if k != "kind"})
+    if "own" in record: return _own(kinds[name], record["own"], where)
     declared = {f.name: f.type for f in fields(kinds[name])}
     given = {k: from_record(v, kinds, f"{where}, {k}") for k, v in record.items() if k != "kind"}
     if unknown := sorted(set(given) - set(declared)): raise InputError(f"{where}: {name} has no field {', '.join(unknown)}.")
     if wrong := [k for k, v in given.items() if not fits(v, declared[k])]: raise InputError(f"{where}: {', '.join(wrong)} of {name} cannot be {given[wrong[0]]!r}.")
     try: return kinds[name](**given)
     except (TypeError, ValueError, OverflowError) as error: raise InputError(f"{where}: no {name} can be made of it ({error}).") from None
+
+# %% ../../nbs/api/00_ground/06_records.ipynb #cd2244b9
+def _own(reader, record, where: str):
+    "A noun that describes itself, by its `from_dict` or by a function."
+    try: return getattr(reader, "from_dict", reader)(record)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error: raise InputError(f"{where}: {error}") from None
