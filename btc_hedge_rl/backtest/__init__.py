@@ -18,4 +18,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "tuning": ["tune"],
     "pictures": ["colour_of", "plot_densities", "plot_intervals"],
     "verdict": ["VERDICT_WORDS", "in_words", "with_interval", "verdict_sentence", "share_in_words"],
+    "making": ["judge_maker", "judge_makers", "MAKER_COLUMNS", "agreement_table", "disagreeing", "causes_table",
+        "plot_causes", "fee_table", "fee_sentence", "profit_sentence", "agreement_sentence"],
 })
