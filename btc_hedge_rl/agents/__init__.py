@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/api/07_agents/00_agents.ipynb #15745853
 import lazy_loader as lazy
 
-# %% ../../nbs/api/07_agents/00_agents.ipynb #76929303
+# %% ../../nbs/api/07_agents/00_agents.ipynb #984b36ef
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "policy": ["one_thread", "Network", "NETWORKS", "network_of", "Extractor", "ResidualPolicy", "new_policy"],
     "hedger": ["PolicyHedger", "untrained", "training_task", "load_hedger"],

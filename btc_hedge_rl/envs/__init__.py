@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/api/06_envs/00_envs.ipynb #fdb5871b
 import lazy_loader as lazy
 
-# %% ../../nbs/api/06_envs/00_envs.ipynb #a180c518
+# %% ../../nbs/api/06_envs/00_envs.ipynb #9ad669f3
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "objectives": ["cvar", "Utility", "Objective", "CVaR", "MeanStd", "Entropic", "Mixture", "OBJECTIVES",
         "objective_named"],
