@@ -43,6 +43,6 @@ _findings = {
     "fairness": ["midnight_forecasts", "week_draws", "fairness_row", "fairness_table", "dear_or_cheap",
         "plot_forecasts", "payoff_of", "buy_everything", "bought_table"],
     "weather": ["cost_table", "slippage_bp", "plot_book", "reaches_by_weather", "plot_fill_rates", "fill_table",
-        "fill_intervals", "intervals_sentence"],
+        "fill_intervals", "intervals_sentence", "market_conclusions"],
 }
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_formulas | _perpetual | _options | _findings)
