@@ -168,13 +168,13 @@ def fitted(
     tau, k = quotes["tau"].to_numpy(), quotes["log_moneyness"].to_numpy()
     return smile_vols(self.surface, level**2 * tau, tau, k)
 
-# %% ../../nbs/api/04_market/18_surface_fit.ipynb #cef97983
+# %% ../../nbs/api/04_market/18_surface_fit.ipynb #af12b214
 def call_delta(
     quotes: pd.DataFrame,  # `QUOTE_COLUMNS`
 ) -> np.ndarray:
     "Delta of the call at the strike of each quote."
-    s = quotes["iv"] * np.sqrt(quotes["tau"])
-    return special.ndtr(-quotes["log_moneyness"] / s + s / 2)
+    s = quotes["iv"].to_numpy() * np.sqrt(quotes["tau"].to_numpy())
+    return special.ndtr(-quotes["log_moneyness"].to_numpy() / s + s / 2)
 
 # %% ../../nbs/api/04_market/18_surface_fit.ipynb #e3dad4e3
 @patch
