@@ -11,7 +11,7 @@ import lazy_loader as lazy
 # %% ../../nbs/api/08_backtest/00_backtest.ipynb #1ee36095
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "metrics": ["cvar", "EPISODE_DAYS", "METRICS", "PATH_METRICS", "performance_metrics"],
-    "playing": ["UNITS", "BacktestResult", "mean_metrics", "backtest"],
+    "playing": ["BacktestResult", "mean_metrics", "backtest"],
     "stored": ["save_result", "load_result"],
     "comparing": ["Comparison", "HIGHER_IS_BETTER", "draw_blocks", "bootstrap_values", "bootstrap_differences",
         "compare"],
