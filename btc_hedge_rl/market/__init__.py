@@ -21,13 +21,15 @@ _formulas = {
 _perpetual = {
     "order_book": ["walk_book", "Fill", "OrderBook"],
     "perpetual": ["TradingTerms", "trading_cost", "total_cost", "Perpetual"],
-    "fills": ["candle_fills", "fill_probability", "FillIntensity", "bar_reaches", "observed_fill_rate",
-        "fit_fill_intensity"],
+    "fills": ["FillRule", "Trades", "candle_trades", "fill_probability", "poisson_trades", "trades_in_bar",
+        "FillModel", "CandleFills", "PoissonFills", "FILLS", "as_fills", "bar_reaches", "observed_fill_rate",
+        "reach_loss", "fit_fill_intensity"],
 }
 
-# %% ../../nbs/api/04_market/00_market.ipynb #a2a57168
+# %% ../../nbs/api/04_market/00_market.ipynb #f5ad16f9
 _options = {
-    "surface": ["SurfaceParams", "atm_variance", "ssvi_curvature", "ssvi_variance", "surface_vol", "IVSurface"],
+    "surface": ["SurfaceParams", "atm_variance", "ssvi_curvature", "wing_strength", "ssvi_shape", "ssvi_variance",
+                "surface_vol", "IVSurface"],
     "universe": ["OptionUniverse", "price_contract"],
     "option_costs": ["COST_SCHEDULES", "option_cost", "is_schedule"],
     "option_market": ["OptionMarket"],
@@ -41,6 +43,6 @@ _findings = {
     "fairness": ["midnight_forecasts", "week_draws", "fairness_row", "fairness_table", "dear_or_cheap",
         "plot_forecasts", "payoff_of", "buy_everything", "bought_table"],
     "weather": ["cost_table", "slippage_bp", "plot_book", "reaches_by_weather", "plot_fill_rates", "fill_table",
-        "fill_intervals", "intervals_sentence"],
+        "fill_intervals", "intervals_sentence", "market_conclusions"],
 }
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_formulas | _perpetual | _options | _findings)
