@@ -28,15 +28,17 @@ class PolicyHedger:
     provenance: dict = field(default_factory=dict)  # Seed, timesteps, versions
     curve: list = field(default_factory=list)  # One dict per rollout
 
-# %% ../../nbs/api/07_agents/02_hedger.ipynb #ed151515
+# %% ../../nbs/api/07_agents/02_hedger.ipynb #21f7c31b
 @patch
 def act(
     self: PolicyHedger,
     observation: np.ndarray,  # (n, numbers) float32
 ) -> np.ndarray:
-    "Deterministic action for a batch of observations."
+    "Deterministic action for a batch of observations: the mean, or the likeliest choice, without the distribution around it."
     with one_thread(), torch.no_grad():
-        return self.policy._predict(torch.as_tensor(observation), deterministic=True).numpy()
+        hidden = self.policy.mlp_extractor.forward_actor(torch.as_tensor(observation))
+        answer = self.policy.action_net(hidden)
+        return (answer.argmax(1) if hasattr(self.task.action_space, "n") else answer).numpy()
 
 # %% ../../nbs/api/07_agents/02_hedger.ipynb #8fbecf38
 def untrained(

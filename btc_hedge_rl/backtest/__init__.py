@@ -20,4 +20,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "verdict": ["VERDICT_WORDS", "in_words", "with_interval", "verdict_sentence", "share_in_words"],
     "making": ["judge_maker", "judge_makers", "MAKER_COLUMNS", "agreement_table", "disagreeing", "causes_table",
         "plot_causes", "fee_table", "fee_sentence", "profit_sentence", "agreement_sentence"],
+    "tables": ["UNIT_DIGITS", "unit_digits", "RESULT_COLUMNS", "show_result", "seed_table", "comparison_table"],
+    "elsewhere": ["market_gaps", "gaps_table", "as_comparison", "plot_gaps", "gap_sentence"],
+    "conclusions": ["compare_all", "plot_gap", "share_covered", "delta_conclusions", "option_conclusions",
+        "comparison_records"],
 })
