@@ -24,4 +24,11 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "elsewhere": ["market_gaps", "gaps_table", "as_comparison", "plot_gaps", "gap_sentence"],
     "conclusions": ["compare_all", "plot_gap", "share_covered", "delta_conclusions", "option_conclusions",
         "comparison_records"],
+    "windows": ["Windows", "cut_windows", "play_windows", "WINDOW_COLUMNS", "windows_in_words", "by_phase",
+        "plot_windows", "tried"],
+    "contest": ["OtherMarket", "market_of", "misquoted", "before_cut", "TunedThere", "AVERSIONS", "VOL_FACTORS",
+        "cost_weight_of", "tune_there", "train_there", "tuned_record", "tuned_table", "under_conditions",
+        "results_table"],
+    "panels": ["plot_tuning", "plot_learning", "validation_rewards", "plot_band_maps", "plot_side_by_side",
+        "decision_days", "plot_profit_fans", "plot_trading", "plot_exposures"],
 })
