@@ -17,9 +17,10 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import ROOT, btc_hedge, start, write_notebooks
+from conftest import ROOT, btc_hedge, start
 
 from btc_hedge_rl.data import sample_bars
+from btc_hedge_rl.pipeline import write_notebooks
 
 HARD = bool(os.environ.get("HARD"))
 PLAIN = ("--profile", "")
@@ -95,14 +96,14 @@ def finished(reference, tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("text", ['{"steps": {"01_bars": {"status": "done"}}}', "[]", '{"steps": {"01', '{"created": 3, "steps": {}}'])
+@pytest.mark.parametrize("text", ['{"steps": {"01_paths": {"status": "done"}}}', "[]", '{"steps": {"01', '{"created": 3, "steps": {}}'])
 def test_a_damaged_manifest_is_refused(text, finished, study, tmp_path):
     (finished / "manifest.json").write_text(text)
     result = btc_hedge("run", *PLAIN, "--notebooks", study, "--out", "run", cwd=tmp_path)
     assert result.code == 2 and len(result.err.splitlines()) == 1 and "manifest.json" in result.err, result.err
 
 
-@pytest.mark.parametrize("name", ["04_comparison.ipynb", "metrics.json", "artifacts/comparisons.json"])
+@pytest.mark.parametrize("name", ["04_summary.ipynb", "metrics.json", "artifacts/comparisons.json"])
 def test_edited_results_are_made_again(name, finished, reference, study, tmp_path):
     with open(finished / name, "a") as file: file.write("\n ")
     result = btc_hedge("run", *PLAIN, "--notebooks", study, "--out", "run", cwd=tmp_path)
@@ -126,8 +127,16 @@ def disk(tmp_path):
     for folder in mounted: subprocess.run(["umount", "-l", folder], check=True)
 
 
-FILL = {"01_fill": ("run_folder = '.'\nmegabytes = 9  # Written by the step", "(artifacts / 'big.bin').write_bytes(bytes(megabytes * 2**20))"),
-        "02_print": ("run_folder = '.'\nprinted = 0  # Characters in the notebook", "print('x' * printed)")}
+FILL = {"01_fill": """
+run_folder = '.'
+megabytes = 9  # Written by the step
+# %%
+from pathlib import Path
+Path(run_folder, 'artifacts', 'big.bin').write_bytes(bytes(megabytes * 2**20))""", "02_print": """
+run_folder = '.'
+printed = 0  # Characters in the notebook
+# %%
+print('x' * printed)"""}
 
 
 def one_clear_error(result, *words):
@@ -164,11 +173,19 @@ def test_read_only_disk(disk, study, tmp_path):
 
 # Sweeps
 
-POINT = {"01_point": ("run_folder = '.'\nseed = 0\nscale = 1.0  # Of the profits\nside = 'short'  # {short|long}", """
+POINT = {"01_point": """
+run_folder = '.'
+seed = 0
+scale = 1.0  # Of the profits
+side = 'short'  # {short|long}
+# %%
+import json, time
+from pathlib import Path
 import numpy as np
 time.sleep(.2)
 pnl = scale * (-1 if side == "short" else 1) * np.random.default_rng(seed).normal(size=1000)
-save("delta_hedging.json", {"unhedged": {"mean": pnl.mean(), "std": pnl.std(), "cvar95": -np.sort(pnl)[:50].mean(), "cost": 0.0}})""")}
+row = {"mean": pnl.mean(), "std": pnl.std(), "cvar95": -np.sort(pnl)[:50].mean(), "cost": 0.0}
+Path(run_folder, "artifacts", "delta_hedging.json").write_text(json.dumps({"unhedged": row}))"""}
 GRID = ("sweep", *PLAIN, "-p", "scale=1,2", "-p", "side=short,long", "--seeds", "0,1")
 
 

@@ -53,11 +53,11 @@ def reference(study, tmp_path_factory):
 
 def test_run_leaves_what_it_promises(reference):
     folder, result, metrics = reference
-    assert sorted(p.name for p in (folder / OUT).glob("*.ipynb")) == ["01_bars.ipynb", "02_makers.ipynb", "03_hedges.ipynb", "04_comparison.ipynb"]
+    assert sorted(p.name for p in (folder / OUT).glob("*.ipynb")) == ["01_paths.ipynb", "02_makers.ipynb", "03_hedges.ipynb", "04_summary.ipynb"]
     assert set(json.loads(metrics)) == {"market_making", "delta_hedging", "option_hedging", "comparisons"}
     record = manifest(folder)
     assert record["status"] == "done" and record["seeds"] == {"seed": 0} and "numpy" in record["versions"]
-    assert record["steps"]["01_bars"]["artifacts"].keys() == {"bars.json", "data.json"}
+    assert record["steps"]["01_paths"]["artifacts"].keys() == {"paths.npy", "data.json"}
     assert all(len(r["notebook"]) == 64 and r["seconds"] > 0 for r in record["steps"].values())
     for name in record["steps"]:
         kept = nbformat.read(folder / OUT / f"{name}.ipynb", as_version=4)
@@ -79,8 +79,8 @@ def test_cache(study, tmp_path):
     assert all(s == "done (new)" for s in run().values())
     assert all(s == "reused" for s in run().values())
     assert run("-p", "n_boot=20") == {"1": "reused", "2": "reused", "3": "reused", "4": "done (changed: parameters n_boot)"}
-    (tmp_path / OUT / "artifacts" / "bars.json").write_text("[0.5]")
-    assert run("-p", "n_boot=20") == {"1": "done (artifact bars.json was edited)", "2": "reused", "3": "reused", "4": "reused"}
+    (tmp_path / OUT / "artifacts" / "paths.npy").write_text("[0.5]")
+    assert run("-p", "n_boot=20") == {"1": "done (artifact paths.npy was edited)", "2": "reused", "3": "reused", "4": "reused"}
     (tmp_path / OUT / "artifacts" / "option_hedging.json").unlink()
     assert run("-p", "n_boot=20")["3"] == "done (artifact option_hedging.json is missing)"
     changed = run("-p", "n_boot=20", "-p", "spread=2")
@@ -96,9 +96,9 @@ def test_from_and_only(study, tmp_path):
     assert (tmp_path / OUT / "metrics.json").exists()
     partly = run("--only", "1", "-p", "seed=7")
     assert partly.code == 0 and "not up to date: 02_makers" in partly.out and not (tmp_path / OUT / "metrics.json").exists()
-    (tmp_path / OUT / "artifacts" / "bars.json").unlink()
+    (tmp_path / OUT / "artifacts" / "paths.npy").unlink()
     refused = run("--from", "2")
-    assert refused.code == 2 and "01_bars is not finished" in refused.err
+    assert refused.code == 2 and "01_paths is not finished" in refused.err
 
 
 def test_failing_cell(study, tmp_path):
@@ -119,13 +119,13 @@ def test_input_error_in_a_cell_is_one_line(study, tmp_path):
 
 def test_a_step_may_not_change_earlier_artifacts(study, tmp_path):
     result = btc_hedge(*PLAIN, "--notebooks", study, "-p", "fail=overwrite", cwd=tmp_path)
-    assert result.code == 1 and "artifacts/bars.json, which belongs to an earlier step" in result.err
+    assert result.code == 1 and "artifacts/paths.npy, which belongs to an earlier step" in result.err
 
 
 def test_time_limit(study, tmp_path):
     result = btc_hedge(*PLAIN, "--notebooks", study, "-p", "pause=50", "--timeout", "4", cwd=tmp_path)
-    assert result.code == 1 and "01_bars: the notebook took longer than its limit of 4 s" in result.err
-    kept = nbformat.read(tmp_path / OUT / "01_bars.ipynb", as_version=4)
+    assert result.code == 1 and "01_paths: the notebook took longer than its limit of 4 s" in result.err
+    kept = nbformat.read(tmp_path / OUT / "01_paths.ipynb", as_version=4)
     assert "TimeoutError" in [o.get("ename") for c in kept.cells for o in c.get("outputs", [])]
     assert kernels(tmp_path) == []
 
@@ -155,7 +155,7 @@ def test_stopped_and_continued(number, reference, study, tmp_path):
 def test_second_run_is_told_who_holds_the_folder(study, tmp_path):
     words = (*PLAIN, "--notebooks", study, "-p", "pause=50")
     process = start(*words, cwd=tmp_path)
-    wait_for("01_bars", tmp_path)
+    wait_for("01_paths", tmp_path)
     second = btc_hedge(*words, cwd=tmp_path)
     process.terminate()
     process.communicate(timeout=20)

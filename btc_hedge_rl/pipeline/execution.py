@@ -37,7 +37,8 @@ def _kernel_spec():
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     words = [sys.executable, "-c", _KERNEL, "-f", "{connection_file}", "--log-level=CRITICAL"]
-    return KernelSpec(argv=words, language="python", display_name="Python 3", metadata={"supported_encryption": "curve"}, env=env)
+    about = {"language": "python", "display_name": "Python 3", "metadata": {"supported_encryption": "curve"}}
+    return KernelSpec(argv=words, env=env, **about)
 
 # %% ../../nbs/api/09_pipeline/03_execution.ipynb #c9ade2ad
 def _kernel_class(
@@ -134,7 +135,8 @@ def execute_notebook(
             raise StepFailed(f"{name}, {line}", details) from None
         except (TimeoutError, DeadKernelError) as error:
             late = isinstance(error, TimeoutError)
-            why = f"the notebook took longer than its limit of {timeout:g} s" if late else "the kernel died (out of memory?)"
+            slow = f"the notebook took longer than its limit of {timeout:g} s"
+            why = slow if late else "the kernel died (out of memory?)"
             _note_error(output, seen[-1], "TimeoutError" if late else "DeadKernelError", why)
             raise StepFailed(f"{name}: {why}.") from None
         finally: _kill(managers)

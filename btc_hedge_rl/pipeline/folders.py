@@ -41,6 +41,7 @@ def check_folder(
 # %% ../../nbs/api/09_pipeline/05_folders.ipynb #000b2df8
 def utc_now() -> str: return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
+# %% ../../nbs/api/09_pipeline/05_folders.ipynb #09a838e8
 def _holder(file: Path) -> dict:
     "Who holds a run folder; unknown while they write their name this very moment."
     unknown = {"pid": "unknown", "since": "just now"}
@@ -93,5 +94,6 @@ def git_state(
     def ask(*words):
         done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
         return done.stdout.strip()
-    try: return {"commit": ask("rev-parse", "HEAD"), "modified": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    try: commit, edits = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError): return None
+    return {"commit": commit, "modified": bool(edits)}

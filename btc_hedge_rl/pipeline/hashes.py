@@ -32,11 +32,13 @@ def package_hash(
     root: Path = Path(btc_hedge_rl.__file__).parent,  # Folder of the package
 ) -> str:
     "Hash of the package's modules and data."
-    inside = [(p.relative_to(root).as_posix(), p) for p in sorted(root.rglob("*")) if p.is_file() and p.suffix not in _CACHES]
-    return digest([(name, sha256(p)) for name, p in inside if name != "_modidx.py" and not name.startswith("profiles/")])
+    files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix not in _CACHES]
+    named = [(p.relative_to(root).as_posix(), p) for p in files]
+    return digest([(name, sha256(p)) for name, p in named if name != "_modidx.py" and not name.startswith("profiles/")])
 
 # %% ../../nbs/api/09_pipeline/04_hashes.ipynb #7bac26dd
-_LIBRARIES = ("numpy", "pandas", "scipy", "numba", "pyarrow", "gymnasium", "stable-baselines3", "torch", "safetensors", "matplotlib")
+_LIBRARIES = ("numpy", "pandas", "scipy", "numba", "pyarrow", "gymnasium", "stable-baselines3", "torch", "safetensors",
+              "matplotlib")
 
 def versions() -> dict[str, str]:
     "Versions of Python and of every library the package computes with."

@@ -24,9 +24,11 @@ def provenance(
     bars = {"data": Path(data["path"]).name if own else data,
             "data_sha256": data["sha256"] if own else manifest.get("data_sha256", "")}
     source = {"package": manifest["package"], "commit": git.get("commit", ""), "modified": git.get("modified", False)}
-    run = {"run": manifest.get("name", ""), "profile": manifest.get("profile", ""), "seed": record.get("parameters", {}).get("seed"),
-           "started": record.get("started", manifest.get("created", ""))}
-    return run | bars | source | {"seconds": record.get("seconds"), "changed": record.get("changed", {})}
+    run = {"run": manifest.get("name", ""), "profile": manifest.get("profile", "")}
+    started = record.get("started", manifest.get("created", ""))
+    told = {"seed": record.get("parameters", {}).get("seed"), "started": started,
+            "seconds": record.get("seconds"), "changed": record.get("changed", {})}
+    return run | bars | source | told
 
 # %% ../../nbs/api/09_pipeline/06_provenance.ipynb #3903cab5
 def _source(facts: dict) -> str:
@@ -57,13 +59,15 @@ def stamp(
 ) -> dict:  # The same, with a cell tagged `provenance` below the title, and the facts in its metadata
     "Say in a notebook which run executed it."
     kept = [c for c in nb["cells"] if "provenance" not in c["metadata"].get("tags", [])]
-    cell = {"cell_type": "markdown", "id": "provenance", "metadata": {"tags": ["provenance"]}, "source": provenance_note(facts)}
+    cell = {"cell_type": "markdown", "id": "provenance", "metadata": {"tags": ["provenance"]},
+            "source": provenance_note(facts)}
     first = next((i + 1 for i, c in enumerate(kept) if c["cell_type"] == "markdown"), 0)
     return nb | {"cells": [*kept[:first], cell, *kept[first:]], "metadata": nb["metadata"] | {"provenance": facts}}
 
 # %% ../../nbs/api/09_pipeline/06_provenance.ipynb #e679e621
 def cell_text(source: str | list[str]) -> str: return source if isinstance(source, str) else "".join(source)
 
+# %% ../../nbs/api/09_pipeline/06_provenance.ipynb #c6894421
 def outputs_hash(
     nb: dict,  # Notebook
 ) -> str:

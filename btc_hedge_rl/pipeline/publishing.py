@@ -6,13 +6,85 @@
 __all__ = ['headline', 'plot_headline', 'publish']
 
 # %% ../../nbs/api/09_pipeline/10_publishing.ipynb #3f1abed1
-from functools import partial
 from pathlib import Path
 
-from ..backtest import share_in_words
-from ..ground import InputError, STRATEGY_NAMES, atomic_path, read_json, write_json
+from ..backtest import VERDICT_WORDS
+from ..ground import STRATEGY_COLOURS, STRATEGY_NAMES, InputError, atomic_path, read_json, write_json
 from .parameters import find_notebooks
 from .provenance import outputs_hash
+from .results import RESULTS
+
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #792a67bc
+def _said(metrics: dict, task: str, other: str) -> str:
+    "What PPO is against another strategy, in the tail."
+    wanted = (task, other, "cvar95")
+    c = next(c for c in metrics["comparisons"] if (c["task"], c["second"], c["metric"]) == wanted)
+    change, (word, joint) = abs(c["difference"] / metrics[task][other]["cvar95"]), VERDICT_WORDS[c["verdict"]]
+    if c["verdict"] not in ("better", "worse"): return f"**{word}** {joint}"
+    return f"**{change:.0%} {word}** {joint}" if change >= .005 else f"{word} by {change:.1%} {joint}"
+
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #96bec216
+def headline(
+    metrics: dict,  # Of a run
+    manifest: dict,  # Of the same run
+) -> str:  # Markdown
+    "The answer in three sentences, from the numbers."
+    def delta(other): return _said(metrics, "delta_hedging", other)
+    def options(other): return _said(metrics, "option_hedging", other)
+    return (f"In the tail that matters (CVaR95) PPO hedges a short Bitcoin call "
+            f"{delta('bs_delta')} Black–Scholes delta, "
+            f"{delta('whalley_wilmott')} the tuned no-trade band it starts from "
+            f"and {delta('constant_band')} a tuned band of constant width. "
+            f"For a market maker whose inventory is hedged with options, PPO is {options('unhedged')} no hedge "
+            f"and {options('rule_delta')} greedy delta hedging, the best simple rule. "
+            f"The second comparison is what training added. ({manifest['unseen_paths']:,} unseen 14-day paths "
+            f"of a market calibrated to *{manifest['data']}*; {manifest['training']}.)")
+
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #ab46cd44
+def _plot_changes(ax, metrics: dict, task: str) -> None:
+    "PPO against every rule of one task."
+    rows = [c for c in metrics["comparisons"] if c["task"] == task and c["metric"] == "cvar95"]
+    colour = STRATEGY_COLOURS["ppo"]
+    for i, c in enumerate(rows):
+        scale = 100 / metrics[task][c["second"]]["cvar95"]
+        ax.plot([c["low"] * scale, c["high"] * scale], [i, i], lw=4, color=colour, alpha=.5, solid_capstyle="round")
+        ax.plot(c["difference"] * scale, i, "o", color=colour)
+    ax.axvline(0, color="k", lw=.8)
+    ax.set_yticks(range(len(rows)), [f"against {STRATEGY_NAMES.get(c['second'], c['second'])}" for c in rows])
+    ax.invert_yaxis()
+
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #ae471c79
+def plot_headline(
+    metrics: dict,  # Of a run
+) -> None:
+    "PPO against every rule: relative change of CVaR95 with intervals."
+    import matplotlib.pyplot as plt
+    titles = {"delta_hedging": "Short call, hedged with the perpetual",
+              "option_hedging": "Market maker, hedged with options"}
+    fig, axes = plt.subplots(1, 2, figsize=(9, 2.5))
+    for ax, (task, title) in zip(axes, titles.items()):
+        _plot_changes(ax, metrics, task)
+        ax.set(xlabel="change of CVaR95, %", title=title)
+
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #174f673f
+def _readme_results(metrics: dict, manifest: dict) -> str:
+    "The results block of the README."
+    columns = ("mean", "std", "cvar95", "cost")
+    table = ["| | mean | std | CVaR95 | cost |", "|---|---:|---:|---:|---:|"]
+    for name, values in metrics["delta_hedging"].items():
+        cells = [STRATEGY_NAMES.get(name, name), *(f"{values[c]:.1f}" for c in columns)]
+        table.append("| " + " | ".join(cells) + " |")
+    unit = f"Short 14-day call, {RESULTS['delta_hedging'][1].replace('bp', 'basis points')} per episode."
+    picture = "![PPO against the rules](nbs/results/headline.png)"
+    return "\n".join([headline(metrics, manifest), "", picture, "", *table, "", unit])
+
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #66558200
+def _renew_readme(readme: Path, block: str) -> None:
+    "Replace what stands between the two marks."
+    before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- results -->")
+    after = rest.partition("<!-- /results -->")[2]
+    with atomic_path(readme) as temporary:
+        temporary.write_text(f"{before}<!-- results -->\n{block}\n<!-- /results -->{after}", encoding="utf-8")
 
 # %% ../../nbs/api/09_pipeline/10_publishing.ipynb #5e0878dc
 def _keep_outputs(executed: Path, source: Path) -> None:
@@ -26,89 +98,55 @@ def _keep_outputs(executed: Path, source: Path) -> None:
     for cell in code: cell.outputs = outputs[cell["id"]].outputs
     with atomic_path(source) as temporary: nbformat.write(kept, temporary)
 
-# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #23ad381b
-def headline(
-    metrics: dict,  # Of a run
-    manifest: dict,  # Of the same run
-) -> str:  # Markdown
-    "The answer in three sentences, from the numbers."
-    def said(task, other, called):
-        c = next(c for c in metrics["comparisons"] if (c["task"], c["second"], c["metric"]) == (task, other, "cvar95"))
-        return share_in_words(c["verdict"], c["difference"] / metrics[task][other]["cvar95"], called)
-    delta, options = partial(said, "delta_hedging"), partial(said, "option_hedging")
-    return ("In the tail that matters (CVaR95) PPO hedges a short Bitcoin call "
-            f"{delta('bs_delta', 'Black–Scholes delta')}, "
-            f"{delta('whalley_wilmott', 'the tuned no-trade band it starts from')} and "
-            f"{delta('constant_band', 'a tuned band of constant width')}. "
-            "For a market maker whose inventory is hedged with options, PPO is "
-            f"{options('unhedged', 'no hedge')} and {options('rule_delta', 'greedy delta hedging, the best simple rule')}. "
-            f"The second comparison is what training added. ({manifest['unseen_paths']:,} unseen 14-day paths of a market "
-            f"calibrated to *{manifest['data']}*; {manifest['training']}.)")
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #eaf332d1
+def _execute_page(page: Path) -> None:
+    "Execute a notebook in place: one that shows the card of the run."
+    import nbformat
+    from nbclient import NotebookClient
+    shown = nbformat.read(page, 4)
+    NotebookClient(shown, resources={"metadata": {"path": str(page.parent)}}).execute()
+    for cell in shown.cells: cell.metadata.pop("execution", None)
+    with atomic_path(page) as temporary: nbformat.write(shown, temporary)
 
-# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #8b4ca679
-def plot_headline(metrics: dict) -> None:
-    "PPO against every rule: relative change of CVaR95 with intervals."
-    import matplotlib.pyplot as plt
-    from btc_hedge_rl.ground import STRATEGY_COLOURS
-    fig, axes = plt.subplots(1, 2, figsize=(9, 2.5))
-    for ax, (task, title) in zip(axes, (("delta_hedging", "Short call, hedged with the perpetual"), ("option_hedging", "Market maker, hedged with options"))):
-        rows = [c for c in metrics["comparisons"] if c["task"] == task and c["metric"] == "cvar95"]
-        for i, c in enumerate(rows):
-            scale = 100 / metrics[task][c["second"]]["cvar95"]
-            ax.plot([c["low"] * scale, c["high"] * scale], [i, i], lw=4, color=STRATEGY_COLOURS["ppo"], alpha=.5, solid_capstyle="round")
-            ax.plot(c["difference"] * scale, i, "o", color=STRATEGY_COLOURS["ppo"])
-        ax.axvline(0, color="k", lw=.8)
-        ax.set_yticks(range(len(rows)), [f"against {STRATEGY_NAMES.get(c['second'], c['second'])}" for c in rows])
-        ax.invert_yaxis()
-        ax.set(xlabel="change of CVaR95, %", title=title)
-
-# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #07730c68
-def _readme_results(metrics: dict, manifest: dict) -> str:
-    "The results block of the README."
-    table = ["| | mean | std | CVaR95 | cost |", "|---|---:|---:|---:|---:|"]
-    table += [f"| {STRATEGY_NAMES.get(k, k)} | {v['mean']:.1f} | {v['std']:.1f} | {v['cvar95']:.1f} | {v['cost']:.1f} |" for k, v in metrics["delta_hedging"].items()]
-    return "\n".join([headline(metrics, manifest), "", "![PPO against the rules](nbs/results/headline.png)", "", *table, "", "Short 14-day call, basis points of the initial price per episode."])
-
-# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #3525dc57
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #636e319e
 def _card(manifest: dict) -> dict:
-    "The part of a manifest that says which run this was."
-    keep = ("name", "created", "status", "package", "git", "profile", "seeds", "versions", "package_sha256", "metrics_sha256")
-    return {k: manifest[k] for k in keep if k in manifest} | {"steps": {step: {k: record[k] for k in ("parameters", "changed", "started", "seconds") if k in record} for step, record in manifest["steps"].items()}}
+    "What of a manifest is kept."
+    kept = ("name", "created", "status", "package", "git", "profile", "seeds", "versions",
+            "package_sha256", "metrics_sha256")
+    told = ("parameters", "changed", "started", "seconds")
+    steps = {step: {k: record[k] for k in told if k in record} for step, record in manifest["steps"].items()}
+    return {k: manifest[k] for k in kept if k in manifest} | {"steps": steps}
 
-# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #6b9d4a10
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #df6f1de2
+def _describe(run: Path, manifest: dict) -> dict:
+    "The card of a run, with what its results rest on."
+    import pyarrow.parquet as pq
+    artifacts, data = run / "artifacts", manifest["data"]
+    rules = read_json(artifacts / "rules.json")
+    pnl = pq.read_metadata(artifacts / "backtest/delta_hedging/pnl.parquet")
+    return {**_card(manifest), "data": read_json(artifacts / "market_model.json")["provenance"]["source"],
+            "data_sha256": data["sha256"] if isinstance(data, dict) else "", "unseen_paths": pnl.num_rows,
+            "training": f"PPO with {rules['timesteps']:,} actions, {rules['n_seeds']} training seeds"}
+
+# %% ../../nbs/api/09_pipeline/10_publishing.ipynb #cc9551d7
 def publish(
     run: str | Path,  # Folder of a finished run
     root: str | Path | None = None,  # The clone; found beside the package by default
 ) -> None:
     "Make a finished run the one that notebooks, front page and README show."
-    import nbformat
-    import pandas as pd
-    from nbclient import NotebookClient
+    import matplotlib.pyplot as plt
+    from btc_hedge_rl.ground import use_theme
     run, nbs = Path(run), (Path(root) / "nbs/research" if root else find_notebooks()[0].parent).parent
     manifest, metrics = read_json(run / "manifest.json"), read_json(run / "metrics.json")
     sources = sorted((nbs / "research").glob("[0-9]*.ipynb"))
     for source in sources: _keep_outputs(run / source.name, source)
-    rules = read_json(run / "artifacts/rules.json")
-    card = {**_card(manifest), "data": read_json(run / "artifacts/market_model.json")["provenance"]["source"],
-            "data_sha256": manifest["data"]["sha256"] if isinstance(manifest["data"], dict) else "",
-            "unseen_paths": int(pd.read_parquet(run / "artifacts/backtest/delta_hedging/pnl.parquet").shape[0]),
-            "training": f"PPO with {rules['timesteps']:,} actions, {rules['n_seeds']} training seeds"}
+    card = _describe(run, manifest)
     for source in sources: card["steps"][source.stem]["outputs"] = outputs_hash(read_json(source))
-    import matplotlib.pyplot as plt
-    from btc_hedge_rl.ground import use_theme
-    use_theme()
     write_json(nbs / "results/metrics.json", metrics)
     write_json(nbs / "results/manifest.json", card)
+    use_theme()
     plot_headline(metrics)
     with atomic_path(nbs / "results/headline.png") as temporary: plt.savefig(temporary, dpi=130)
     plt.close()
-    for page in (nbs / "index.ipynb", nbs / "guides/05_trust.ipynb"):  # what shows the card of the run
-        shown = nbformat.read(page, 4)
-        NotebookClient(shown, resources={"metadata": {"path": str(page.parent)}}).execute()
-        for cell in shown.cells: cell.metadata.pop("execution", None)
-        with atomic_path(page) as temporary: nbformat.write(shown, temporary)
-    readme = nbs.parent / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- results -->")
-    after = rest.partition("<!-- /results -->")[2]
-    with atomic_path(readme) as temporary:
-        temporary.write_text(f"{before}<!-- results -->\n{_readme_results(metrics, card)}\n<!-- /results -->{after}", encoding="utf-8")
+    for page in (nbs / "index.ipynb", nbs / "guides/05_trust.ipynb"): _execute_page(page)
+    _renew_readme(nbs.parent / "README.md", _readme_results(metrics, card))

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from ..ground import InputError, read_json, sha256, write_json
 from .execution import StepFailed, execute_notebook
 from .folders import artifact_hashes, utc_now
@@ -38,24 +40,42 @@ class Run:
     @property
     def steps(self) -> dict: return self.manifest["steps"]
 
-    def save(self) -> None:
-        "Write the manifest."
-        write_json(self.folder / "manifest.json", self.manifest | {"updated": utc_now()})
+# %% ../../nbs/api/09_pipeline/07_steps.ipynb #5a01d0ac
+@patch
+def save(self: Run) -> None:
+    "Write the manifest."
+    write_json(self.folder / "manifest.json", self.manifest | {"updated": utc_now()})
 
-    def owned(self, before: str) -> dict[str, str]:
-        "Artifacts of the steps before this one, with their hashes."
-        return {k: h for s, record in sorted(self.steps.items()) if s < before for k, h in record.get("artifacts", {}).items()}
+# %% ../../nbs/api/09_pipeline/07_steps.ipynb #fe773aef
+@patch
+def owned(self: Run,
+    before: str,  # Step
+) -> dict[str, str]:  # Path below `artifacts/` → hash
+    "Artifacts of the steps before this one."
+    earlier = [record for step, record in sorted(self.steps.items()) if step < before]
+    return {k: h for record in earlier for k, h in record.get("artifacts", {}).items()}
 
-# %% ../../nbs/api/09_pipeline/07_steps.ipynb #4168725e
+# %% ../../nbs/api/09_pipeline/07_steps.ipynb #8d7a6de1
 def step_inputs(
     run: Run,  # The run
     notebook: Path,  # Step
 ) -> dict[str, str]:  # What it depends on → hash
     "Everything the result of a step depends on."
     step = notebook.stem
-    return run.fixed | {"code": code_hash(notebook), "parameters": digest(run.values[step]), "artifacts": digest(run.owned(step))}
+    parts = {"code": code_hash(notebook), "parameters": digest(run.values[step]), "artifacts": digest(run.owned(step))}
+    return run.fixed | parts
 
-# %% ../../nbs/api/09_pipeline/07_steps.ipynb #8d7a6de1
+# %% ../../nbs/api/09_pipeline/07_steps.ipynb #778a931c
+def _changed_inputs(run: Run, notebook: Path, record: dict) -> list[str]:
+    "Which inputs of a step are not those it was executed with; parameters by their names."
+    changed = [k for k, v in step_inputs(run, notebook).items() if record["inputs"].get(k) != v]
+    if "parameters" not in changed: return changed
+    old, now = record["parameters"], run.values[notebook.stem]
+    names = [k for k, v in now.items() if old.get(k, v) != v or k not in old]
+    changed[changed.index("parameters")] = "parameters " + ", ".join(names) if names else "parameters"
+    return changed
+
+# %% ../../nbs/api/09_pipeline/07_steps.ipynb #d0ffae34
 def reason_to_run(
     run: Run,  # The run
     notebook: Path,  # Step
@@ -64,18 +84,15 @@ def reason_to_run(
     "Why a step has to be executed."
     record = run.steps.get(notebook.stem)
     if record is None: return "new"
-    if record["status"] != "done": return {"running": "was interrupted", "failed": "failed before"}.get(record["status"], record["status"])
+    status = record["status"]
+    if status != "done": return {"running": "was interrupted", "failed": "failed before"}.get(status, status)
     for name, known in record["artifacts"].items():
         if name not in present: return f"artifact {name} is missing"
         if present[name] != known: return f"artifact {name} was edited"
     executed = run.folder / notebook.name
     if not executed.is_file(): return "its executed notebook is missing"
     if sha256(executed) != record["notebook"]: return "its executed notebook was edited"
-    changed = [k for k, v in step_inputs(run, notebook).items() if record["inputs"].get(k) != v]
-    if "parameters" in changed:
-        old = record["parameters"]
-        names = [k for k, v in run.values[notebook.stem].items() if old.get(k, v) != v or k not in old]
-        changed[changed.index("parameters")] = "parameters " + ", ".join(names) if names else "parameters"
+    changed = _changed_inputs(run, notebook, record)
     return f"changed: {'; '.join(changed)}" if changed else ""
 
 # %% ../../nbs/api/09_pipeline/07_steps.ipynb #fd8e22fa
@@ -89,42 +106,50 @@ def _clear(run: Run, step: str) -> dict[str, str]:
         elif path.relative_to(run.artifacts).as_posix() not in kept: path.unlink()
     return artifact_hashes(run.artifacts)
 
-# %% ../../nbs/api/09_pipeline/07_steps.ipynb #b4fa84e2
+# %% ../../nbs/api/09_pipeline/07_steps.ipynb #b0258c85
 def _written(run: Run, step: str, before: dict[str, str]) -> dict[str, str]:
     "Artifacts that are new or changed since `before`; those of earlier steps must not be among them."
     after, earlier = artifact_hashes(run.artifacts), run.owned(step)
-    for name in earlier:
-        if after.get(name) != earlier[name]: raise StepFailed(f"{step}: changed artifacts/{name}, which belongs to an earlier step.")
+    overwritten = [name for name, known in earlier.items() if after.get(name) != known]
+    if overwritten:
+        raise StepFailed(f"{step}: changed artifacts/{overwritten[0]}, which belongs to an earlier step.")
     written = {k: h for k, h in after.items() if before.get(k) != h}
     for other, record in run.steps.items():  # a later step's file that this one now writes
-        if other != step: record["artifacts"] = {k: h for k, h in record.get("artifacts", {}).items() if k not in written}
+        left = {k: h for k, h in record.get("artifacts", {}).items() if k not in written}
+        if other != step: record["artifacts"] = left
     return written
 
-# %% ../../nbs/api/09_pipeline/07_steps.ipynb #b0258c85
-def execute_step(
-    run: Run,  # The run
-    notebook: Path,  # Step
-    timeout: float,  # Seconds
-    on_cell,  # Called at the start of each cell
-) -> None:
-    "Execute one step and record it."
+# %% ../../nbs/api/09_pipeline/07_steps.ipynb #f41203be
+def _attempt(run: Run, notebook: Path, temporary: Path, timeout: float, on_cell) -> dict[str, str]:
+    "Execute a notebook into a temporary file, stamp it, and return the artifacts it wrote."
     step, started = notebook.stem, time.monotonic()
     own = {"run_folder": str(run.folder), "data": run.data, "repair": run.repair}
     values = {k: v for k, v in (run.values[step] | own).items() if k in run.accepts[step]}
-    record = {"status": "running", "started": utc_now(), "parameters": run.values[step], "changed": run.changed.get(step, {}), "inputs": step_inputs(run, notebook)}
-    (run.folder / "metrics.json").unlink(missing_ok=True)  # metrics always belong to the artifacts beside them
     before = _clear(run, step)
+    execute_notebook(notebook, temporary, values, timeout, on_cell)
+    written = _written(run, step, before)
+    run.steps[step]["seconds"] = round(time.monotonic() - started, 2)
+    stamped = stamp(read_json(temporary), provenance(run.manifest, step))
+    temporary.write_text(json.dumps(stamped, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return written
+
+# %% ../../nbs/api/09_pipeline/07_steps.ipynb #bd08b37d
+def execute_step(
+    run: Run,  # The run
+    notebook: Path,  # Step
+    timeout: float = 7200.,  # Seconds
+    on_cell=lambda: None,  # Called at the start of each cell
+) -> None:
+    "Execute one step and record it."
+    step, started, temporary = notebook.stem, time.monotonic(), run.folder / f".{notebook.name}"
+    record = {"status": "running", "started": utc_now(), "parameters": run.values[step],
+              "changed": run.changed.get(step, {}), "inputs": step_inputs(run, notebook)}
+    (run.folder / "metrics.json").unlink(missing_ok=True)  # metrics always belong to the artifacts beside them
     run.steps[step] = record
     run.save()
-    temporary = run.folder / f".{notebook.name}"
-    try:
-        execute_notebook(notebook, temporary, values, timeout, on_cell)
-        record |= {"artifacts": _written(run, step, before), "seconds": round(time.monotonic() - started, 2)}
-        stamped = stamp(read_json(temporary), provenance(run.manifest, step))
-        temporary.write_text(json.dumps(stamped, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        record["status"] = "done"
+    try: record |= {"artifacts": _attempt(run, notebook, temporary, timeout, on_cell), "status": "done"}
     except (StepFailed, InputError) as error:
-        _clear(run, step)  # a failed step keeps its notebook, and no artifacts
+        _clear(run, step)
         record |= {"status": "failed", "error": str(error), "artifacts": {}}
         raise
     except OSError:  # no room for the notebook: what the step wrote must not keep the disk full

@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "links": ["page_name", "module_page", "local_links"],
     "words": ["cell_option", "alt_text", "with_alt_text"],
     "signatures": ["signature", "as_written", "constants", "with_constants"],
-    "tidying": ["folded", "in_code_order", "tidy_page"],
+    "tidying": ["folded", "in_code_order", "make_page"],
     "finishing": ["align_numbers", "finish", "mend_anchors", "local_css"],
     "building": ["present", "build_docs"],
 })

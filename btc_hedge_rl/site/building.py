@@ -19,12 +19,12 @@ from pathlib import Path
 import yaml
 
 from ..ground import InputError
-from ..pipeline import outputs_hash, provenance, stamp
+from ..pipeline import stamp_published
 from .finishing import finish, local_css, mend_anchors
 from .formulas import math_font, site_tool
 from .links import module_page, page_name
 from .signatures import with_constants
-from .tidying import tidy_page
+from .tidying import make_page
 
 # %% ../../nbs/api/10_site/07_building.ipynb #5323750e
 def _project() -> Path:
@@ -32,24 +32,24 @@ def _project() -> Path:
     installed = [Path(__file__).resolve().parents[1]] if "__file__" in globals() else []
     for folder in [Path.cwd(), *Path.cwd().parents, *installed]:
         if (folder / "settings.ini").is_file() and (folder / "nbs").is_dir(): return folder
-    raise InputError("No notebooks here: build the site inside a clone of the project, where settings.ini and nbs/ are.")
+    raise InputError("No notebooks here: build the site inside a clone of the project, "
+                     "where settings.ini and nbs/ are.")
 
 # %% ../../nbs/api/10_site/07_building.ipynb #83371a47
 def _forget_widgets(notebook: Path) -> None:
     "Drop the state of sliders, which nbdev cannot read and a page cannot use."
     nb = json.loads(notebook.read_text(encoding="utf-8"))
-    if nb["metadata"].pop("widgets", None): notebook.write_text(json.dumps(nb), encoding="utf-8")
-
-# %% ../../nbs/api/10_site/07_building.ipynb #f6c12bf8
-def _stamp_published(research: Path, results: Path) -> None:
-    "Say on committed notebooks which published run they show; one that was executed since then says nothing."
-    card = json.loads((results / "manifest.json").read_text(encoding="utf-8")) if (results / "manifest.json").exists() else {"steps": {}}
-    for notebook in research.glob("*.ipynb"):
-        nb = json.loads(notebook.read_text(encoding="utf-8"))
-        record = card["steps"].get(notebook.stem)
-        if record and record.get("outputs", "") in ("", outputs_hash(nb)): notebook.write_text(json.dumps(stamp(nb, provenance(card, notebook.stem))), encoding="utf-8")
+    if nb["metadata"].pop("widgets", None) is not None: notebook.write_text(json.dumps(nb), encoding="utf-8")
 
 # %% ../../nbs/api/10_site/07_building.ipynb #52b7160c
+def _show_run(run: Path, research: Path) -> None:
+    "Put the notebooks that a run executed in the place of the committed ones."
+    executed = [path for path in research.glob("*.ipynb") if (run / path.name).exists()]
+    for path in executed: shutil.copy(run / path.name, path)
+    if not executed:
+        raise InputError(f"{run}: holds no executed research notebook; give the folder of a run, such as runs/NAME.")
+
+# %% ../../nbs/api/10_site/07_building.ipynb #df86f9fb
 def _stage(
     project: Path,  # Where settings.ini and nbs/ are
     work: Path,  # Empty folder
@@ -60,22 +60,33 @@ def _stage(
     shutil.copytree(project / "nbs", work / "nbs", ignore=ignore)
     for name in ("settings.ini", "_quarto.yml"): shutil.copy(project / name, work / name)
     for notebook in (work / "nbs" / "api").rglob("*.ipynb"): with_constants(notebook)
-    _stamp_published(work / "nbs" / "research", work / "nbs" / "results")
-    executed = {p.name: p for p in run.glob("*.ipynb")} if run else {}
-    replaced = [shutil.copy(executed[p.name], p) for p in (work / "nbs" / "research").glob("*.ipynb") if p.name in executed]
-    if run and not replaced:
-        raise InputError(f"{run}: holds no executed research notebook; give the folder of a run, such as runs/NAME.")
+    stamp_published(work / "nbs" / "research", work / "nbs" / "results")
+    if run: _show_run(run, work / "nbs" / "research")
     for notebook in (work / "nbs").rglob("*.ipynb"): _forget_widgets(notebook)
 
-# %% ../../nbs/api/10_site/07_building.ipynb #e18c2dfd
+# %% ../../nbs/api/10_site/07_building.ipynb #b6ce654d
+def _last_words(said: str) -> str:
+    "Error lines, and the last eight, of what a step printed."
+    lines = [line for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines[:-8] if re.match(r"\w*(Error|Exception)\b", line)]
+    return "\n".join(["The site could not be built:", *dict.fromkeys(errors), *lines[-8:]])
+
+# %% ../../nbs/api/10_site/07_building.ipynb #55a229f0
 def _call(command: list, cwd: Path, project: Path) -> None:
-    "Run a step of the build; when it fails, its errors and last words are told."
+    "Run a step of the build, with the package of the project."
     path = os.pathsep.join(filter(None, [str(project), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"}, capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        errors = [line for line in lines[:-8] if re.match(r"\w*(Error|Exception)\b", line)]
-        raise RuntimeError("\n".join(["The site could not be built:", *dict.fromkeys(errors), *lines[-8:]]))
+    env = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    if done.returncode: raise RuntimeError(_last_words(done.stdout + done.stderr))
+
+# %% ../../nbs/api/10_site/07_building.ipynb #a48f959a
+_PROCESS = """
+import os, sys
+from nbdev.serve import proc_nbs
+proc_nbs("nbs", force=True, n_workers=0)
+sys.stdout.flush()
+os._exit(0)
+"""
 
 # %% ../../nbs/api/10_site/07_building.ipynb #d1cefc78
 def present(
@@ -88,7 +99,8 @@ def present(
         target = entry if isinstance(entry, str) else entry.get("contents") or entry.get("href")
         target = present(target, pages) if isinstance(target, list) else page_name(target)
         if not (target if isinstance(target, list) else any(pages.glob(target))): continue
-        found.append(target if isinstance(entry, str) else entry | {"contents" if "contents" in entry else "href": target})
+        key = "contents" if "contents" in entry else "href"
+        found.append(target if isinstance(entry, str) else entry | {key: target})
     return found
 
 # %% ../../nbs/api/10_site/07_building.ipynb #e2723048
@@ -105,7 +117,8 @@ def _write_sources(package: Path, pages: Path) -> None:
         home, notebook = "../" * len(place.parts), f"api/{place.as_posix()}.ipynb"
         dotted = ".".join((package.name, *module.parts)).removesuffix(".__init__")
         about = {"title": dotted, "description": f"Source of {dotted}", "search": False, "toc": False}
-        link = f"[The notebook this module is written from]({home}{notebook})\n\n" if (pages / notebook).exists() else ""
+        link = f"[The notebook this module is written from]({home}{notebook})\n\n"
+        if not (pages / notebook).exists(): link = ""
         text = (package / module).with_suffix(".py").read_text(encoding="utf-8").rstrip()
         code = f'````{{.python code-line-numbers="true"}}\n{text}\n````\n'
         page = pages / "source" / place.with_suffix(".md")
@@ -117,7 +130,7 @@ def _rename_pages(pages: Path, hosts: dict, package: Path) -> None:
     "Tidy every processed notebook and give it the name of its page."
     for path in sorted(pages.rglob("*.ipynb")):
         name = path.relative_to(pages).as_posix()
-        nb = tidy_page(json.loads(path.read_text(encoding="utf-8")), name, hosts, package)
+        nb = make_page(json.loads(path.read_text(encoding="utf-8")), name, hosts, package)
         page = pages / page_name(name)
         page.parent.mkdir(parents=True, exist_ok=True)
         path.unlink()
@@ -125,7 +138,7 @@ def _rename_pages(pages: Path, hosts: dict, package: Path) -> None:
     for folder in sorted(pages.rglob("[0-9]*_*"), reverse=True):
         if folder.is_dir() and not any(folder.iterdir()): folder.rmdir()
 
-# %% ../../nbs/api/10_site/07_building.ipynb #03d7f72c
+# %% ../../nbs/api/10_site/07_building.ipynb #4b579248
 def _prepare(work: Path, package: Path) -> Path:
     "Lay out what the renderer reads: pages, sidebar, styles, the font of the formulas, and the sources of the modules."
     pages = work / "_proc"
@@ -134,7 +147,8 @@ def _prepare(work: Path, package: Path) -> Path:
     config = yaml.safe_load((work / "_quarto.yml").read_text(encoding="utf-8"))
     sidebar = config["website"]["sidebar"]
     sidebar["contents"] = present(sidebar["contents"], pages)
-    (pages / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    (pages / "_quarto.yml").write_text(text, encoding="utf-8")
     shutil.copytree(work / "nbs" / "site", pages / "site", dirs_exist_ok=True)
     math_font(pages / "site" / "math.woff")
     _write_sources(package, pages)
@@ -179,14 +193,20 @@ def _renderer(
     return [sys.executable, "-c", "from smalldocs.cli import main; main()", "render", "--strict", "."]
 
 # %% ../../nbs/api/10_site/07_building.ipynb #404fdf62
+def _finish_site(site: Path) -> None:
+    "Finish every page and style sheet of a rendered site."
+    for page in sorted(site.rglob("*.html")): finish(page, site)
+    for css in site.rglob("*.css"): css.write_text(local_css(css.read_text(encoding="utf-8")), encoding="utf-8")
+    mend_anchors(site)
+
+# %% ../../nbs/api/10_site/07_building.ipynb #9424894a
 def build_docs(
     out: str | Path = "_docs",  # Folder of the site; an old site there is replaced
     run: str | Path | None = None,  # Run folder whose executed notebooks are shown instead of the committed ones
     renderer: str = "auto",  # `"smalldocs"`, `"quarto"`, or what is installed
 ) -> Path:  # `out`
     "Render the site from the notebooks and their saved outputs."
-    project, out = _project(), Path(out)
-    run = Path(run) if run else None
+    project, out, run = _project(), Path(out), Path(run) if run else None
     _check_target(out)
     if run and not run.is_dir(): raise InputError(f"{run}: no such run folder.")
     command = _renderer(renderer)
@@ -194,14 +214,8 @@ def build_docs(
     with tempfile.TemporaryDirectory(prefix="site-") as folder:
         work = Path(folder)
         _stage(project, work, run)
-        process = "from nbdev.serve import proc_nbs; proc_nbs('nbs', force=True, n_workers=0)"
-        _call([sys.executable, "-c", process], work, project)
+        _call([sys.executable, "-c", _PROCESS], work, project)
         pages = _prepare(work, project / "btc_hedge_rl")
         _call(command, pages, project)
-        site = pages / "_docs"
-        for page in sorted(site.rglob("*.html")):
-            finish(page, site)
-        for css in site.rglob("*.css"):
-            css.write_text(local_css(css.read_text(encoding="utf-8")), encoding="utf-8")
-        mend_anchors(site)
-        return _replace(site, out)
+        _finish_site(pages / "_docs")
+        return _replace(pages / "_docs", out)

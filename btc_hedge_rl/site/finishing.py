@@ -35,7 +35,8 @@ def _typeset(soup) -> None:
 # %% ../../nbs/api/10_site/06_finishing.ipynb #f90a3710
 def _mark_cells(table, css: str) -> None:
     "Keep which few cells a pandas Styler highlighted, and leave the colour to the style sheet."
-    names = {n for rule in re.findall(r"([^{}]+)\{[^}]*background-color", css) for n in re.findall(r"#(\w+_row\d+_col\d+)", rule)}
+    rules = re.findall(r"([^{}]+)\{[^}]*background-color", css)
+    names = {name for rule in rules for name in re.findall(r"#(\w+_row\d+_col\d+)", rule)}
     cells = [cell for cell in table.select("td[id]") if cell["id"] in names]
     if len(cells) * 2 < len(table.select("tbody td")):
         for cell in cells: cell["class"] = [*cell.get("class", []), "marked"]
@@ -51,22 +52,27 @@ def _one_header_row(table) -> None:
         for i in filled: top[i].string = names[i].get_text(strip=True)
         rows[1].decompose()
 
-# %% ../../nbs/api/10_site/06_finishing.ipynb #a45bc36e
+# %% ../../nbs/api/10_site/06_finishing.ipynb #3759ce06
 _NUMBER = re.compile(r"[-+−±]?[\d.,]+(e[-+]?\d+)?( ?[×%]| ?± ?[\d.,]+)?|nan|-?inf|None|[–—-]?", re.I)
 
+def _word_lengths(rows: list) -> list[int]:
+    "Longest word of each column; 0 for a column of numbers."
+    columns = [[cell.get_text(strip=True) for cell in column] for column in zip(*rows)]
+    return [0 if all(map(_NUMBER.fullmatch, column)) else max(map(len, column)) for column in columns]
+
+# %% ../../nbs/api/10_site/06_finishing.ipynb #a1ff1783
 def align_numbers(table) -> None:
-    "Tell columns of words, which read from the left, from columns of numbers, which line up on the right."
+    "Tell columns of words from columns of numbers."
     rows = [row.find_all("td") for row in table.select("tbody tr")]
     n = max(map(len, rows), default=0)
     if any(len(row) != n for row in rows): return
-    words = [max(len(row[i].get_text(strip=True)) for row in rows) if not all(_NUMBER.fullmatch(row[i].get_text(strip=True)) for row in rows) else 0 for i in range(n)]
     heads = table.select("thead tr")[-1].find_all(["td", "th"]) if table.thead else []
     for name in heads[:len(heads) - n]: name["class"] = [*name.get("class", []), "words"]
     for row in (*rows, heads[len(heads) - n:]):
-        for cell, length in zip(row, words):
+        for cell, length in zip(row, _word_lengths(rows)):
             if length: cell["class"] = [*cell.get("class", []), "words", *(["long"] if length > 24 else [])]
 
-# %% ../../nbs/api/10_site/06_finishing.ipynb #3759ce06
+# %% ../../nbs/api/10_site/06_finishing.ipynb #aec63b36
 def _box_tables(soup) -> None:
     "Put each table in a box of its own and leave its look to the style sheet."
     css = " ".join(style.extract().get_text() for style in soup.select("main style"))
@@ -77,12 +83,10 @@ def _box_tables(soup) -> None:
         if table.find_parent(class_="cell-output"): align_numbers(table)
         for corner in table.select("thead th"):
             if not corner.get_text(strip=True): corner.name = "td"
-        table.wrap(soup.new_tag("div", attrs={"class": "table-box", "tabindex": "0", "role": "group", "aria-label": "Table"}))
+        box = {"class": "table-box", "tabindex": "0", "role": "group", "aria-label": "Table"}
+        table.wrap(soup.new_tag("div", attrs=box))
 
 # %% ../../nbs/api/10_site/06_finishing.ipynb #b75b6302
-_LANDMARKS = {"nav.navbar": "Site", "#quarto-sidebar": "Pages", "#TOC": "On this page", "nav.quarto-secondary-nav": "Where you are",
-              "nav.page-navigation": "Next and previous page"}
-
 def _mark_signatures(soup) -> None:
     "Let the style sheet tell the signatures of the library from other output."
     for source in soup.find_all("a", string="source"):
@@ -92,20 +96,29 @@ def _mark_signatures(soup) -> None:
             source.attrs = {"href": source["href"], "class": "source-link"}
             block.hr.decompose()
 
-# %% ../../nbs/api/10_site/06_finishing.ipynb #073dd89e
+# %% ../../nbs/api/10_site/06_finishing.ipynb #e02fee27
+_LANDMARKS = {"nav.navbar": "Site", "#quarto-sidebar": "Pages", "#TOC": "On this page",
+              "nav.quarto-secondary-nav": "Where you are", "nav.page-navigation": "Next and previous page"}
+
+def _name_parts(soup) -> None:
+    "Name what a screen reader announces, and skip what it should not."
+    for toggle in soup.select("a.quarto-color-scheme-toggle"):
+        toggle["role"], toggle["aria-label"] = "button", "Dark or light"
+    for button in soup.select("button.code-copy-button"): button["aria-label"] = "Copy the code"
+    for icon in soup.select("i.bi"): icon.attrs = {"class": icon["class"], "aria-hidden": "true"}
+    for number in soup.find_all("a", href=re.compile(r"^#cb\d+-\d+$")):
+        number["aria-hidden"], number["tabindex"] = "true", "-1"
+    for selector, name in _LANDMARKS.items():
+        for tag in soup.select(selector): tag["aria-label"] = name
+
+# %% ../../nbs/api/10_site/06_finishing.ipynb #c9666c78
 def _open_to_keyboards(soup) -> None:
-    "Make what can be clicked reachable by keyboard and named for screen readers, and let both skip the navigation."
+    "Make what can be clicked reachable by keyboard, and let it skip the navigation."
     for toggle in soup.select('a[role="navigation"]'):
         toggle.name = "button"
         toggle.attrs.pop("role")
         toggle["type"] = "button"
-    for toggle in soup.select("a.quarto-color-scheme-toggle"): toggle["role"], toggle["aria-label"] = "button", "Dark or light"
-    for button in soup.select("button.code-copy-button"): button["aria-label"] = "Copy the code"
-    for icon in soup.select("i.bi"): icon.attrs = {"class": icon["class"], "aria-hidden": "true"}
     for code in soup.select("main pre"): code["tabindex"] = "0"
-    for number in soup.find_all("a", href=re.compile(r"^#cb\d+-\d+$")): number["aria-hidden"], number["tabindex"] = "true", "-1"
-    for selector, name in _LANDMARKS.items():
-        for tag in soup.select(selector): tag["aria-label"] = name
     if soup.body and soup.main.get("id"):
         soup.body.insert(0, parse_html(f'<a class="skip-link" href="#{soup.main["id"]}">Skip to the text</a>'))
 
@@ -133,18 +146,14 @@ def _unpack_pictures(soup, site: Path, root: str) -> None:
         wide = " wide" if size and size["width"] > min(1.8 * size["height"], 1000) else ""
         image.wrap(soup.new_tag("a", attrs={"href": image["src"], "class": "picture" + wide}))
 
-# %% ../../nbs/api/10_site/06_finishing.ipynb #3939c493
+# %% ../../nbs/api/10_site/06_finishing.ipynb #600aa04e
 def finish(
     page: Path,  # Rendered page
     site: Path,  # Top of the site
 ) -> None:
     "Finish a rendered page in place."
     soup = parse_html(page.read_text(encoding="utf-8"))
-    _drop_external(soup)
-    _typeset(soup)
-    _box_tables(soup)
-    _mark_signatures(soup)
-    _open_to_keyboards(soup)
+    for mend in (_drop_external, _typeset, _box_tables, _mark_signatures, _name_parts, _open_to_keyboards): mend(soup)
     _unpack_pictures(soup, site, "../" * (len(page.relative_to(site).parts) - 1))
     page.write_text(str(soup), encoding="utf-8")
 

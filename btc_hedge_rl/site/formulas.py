@@ -41,22 +41,27 @@ def styled(
     return letter
 
 # %% ../../nbs/api/10_site/01_formulas.ipynb #c676f6ea
-def parse_html(text: str):
-    return site_tool("bs4").BeautifulSoup(text, "html.parser")
+def parse_html(text: str): return site_tool("bs4").BeautifulSoup(text, "html.parser")
 
 # %% ../../nbs/api/10_site/01_formulas.ipynb #0a0cabab
+def _set_apart(tag) -> None:
+    "Put a thin space after the name of a function, unless an operator follows."
+    whole = tag
+    if tag.parent.name in ("msub", "msup", "msubsup") and tag.parent.contents[0] is tag: whole = tag.parent
+    after = whole.next_sibling
+    if whole.parent.name in ("mrow", "math", "mtd") and after is not None and after.name not in ("mo", "mspace"):
+        whole.insert_after(parse_html('<mspace width="0.167em"></mspace>'))
+
+# %% ../../nbs/api/10_site/01_formulas.ipynb #cf0dc337
 def _core_mathml(math) -> None:
     "Write what MathML Core left out in the way it kept, in place."
     for tag in math.find_all(["mi", "mn", "mo"]):
         text, style = tag.get_text(), tag.get("mathvariant", "normal")
         if style != "normal" and len(text) == 1: tag.string = styled(text, tag.attrs.pop("mathvariant"))
         if text == "~": tag.name, tag.string, tag.attrs = "mo", "∼", {}
-        if not (text.isalpha() and text.isascii() and len(text) > 1): continue
-        tag.name = "mi"
-        whole = tag.parent if tag.parent.name in ("msub", "msup", "msubsup") and tag.parent.contents[0] is tag else tag
-        after = whole.next_sibling
-        if whole.parent.name in ("mrow", "math", "mtd") and after is not None and after.name not in ("mo", "mspace"):
-            whole.insert_after(parse_html('<mspace width="0.167em"></mspace>'))
+        if text.isalpha() and text.isascii() and len(text) > 1:
+            tag.name = "mi"
+            _set_apart(tag)
 
 # %% ../../nbs/api/10_site/01_formulas.ipynb #3b289c52
 def _group_base(math) -> None:
@@ -86,18 +91,21 @@ def mathml(
         body = convert(known, display="block" if display else "inline")
     except Exception as error:
         raise InputError(f"The formula {tex!r} cannot be converted ({type(error).__name__}): simplify it.") from None
-    math = parse_html(re.sub(r"<mi>(&#x000[4-7][0-9A-F];)</mi>", r'<mi mathvariant="normal">\1</mi>', body)).math  # upright, as in \mathrm{d}
+    upright = re.sub(r"<mi>(&#x000[4-7][0-9A-F];)</mi>", r'<mi mathvariant="normal">\1</mi>', body)  # as in \mathrm{d}
+    math = parse_html(upright).math
     _core_mathml(math)
     _group_base(math)
     unknown = re.search(r"\\[A-Za-z]+|&", math.get_text(" "))
     if unknown:
-        raise InputError(f"The formula {tex!r} uses {unknown[0]}, which the converter does not know: write it another way.")
+        raise InputError(f"The formula {tex!r} uses {unknown[0]}, which the converter does not know: "
+                         "write it another way.")
     note = f'<annotation encoding="application/x-tex">{html.escape(tex, quote=False)}</annotation>'
     return str(math).replace(math.decode_contents(), f"<semantics>{math.decode_contents()}{note}</semantics>")
 
 # %% ../../nbs/api/10_site/01_formulas.ipynb #d9368fee
-_MATH_RANGES = [(0x20, 0x7E), (0xA0, 0xFF), (0x300, 0x338), (0x391, 0x3F6), (0x2010, 0x2063), (0x210A, 0x2138), (0x2190, 0x21D5),
-                (0x2200, 0x22EF), (0x2308, 0x230B), (0x23DE, 0x23DF), (0x25A0, 0x25FF), (0x27E6, 0x27EF), (0x2A7D, 0x2A7E), (0x1D400, 0x1D7FF)]
+_MATH_RANGES = [(0x20, 0x7E), (0xA0, 0xFF), (0x300, 0x338), (0x391, 0x3F6), (0x2010, 0x2063), (0x210A, 0x2138),
+                (0x2190, 0x21D5), (0x2200, 0x22EF), (0x2308, 0x230B), (0x23DE, 0x23DF), (0x25A0, 0x25FF),
+                (0x27E6, 0x27EF), (0x2A7D, 0x2A7E), (0x1D400, 0x1D7FF)]
 
 def math_font(
     path: Path,  # Font file to write, WOFF

@@ -16,26 +16,41 @@ from pathlib import Path
 
 from ..pipeline import cell_text
 
-# %% ../../nbs/api/10_site/04_signatures.ipynb #7fce1b05
+# %% ../../nbs/api/10_site/04_signatures.ipynb #4996e312
 _tree = functools.cache(ast.parse)
 
+def _definition(module: str, line: int):
+    "The definition that begins on a line, or whose decorator does; None if there is none."
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            if line in (node.lineno, *(d.lineno for d in node.decorator_list)): return node
+
+# %% ../../nbs/api/10_site/04_signatures.ipynb #2a0e53db
+def _head(lines: list[str], node) -> list[str]:
+    "Lines of a definition before its first statement."
+    end = node.body[0]
+    rows = lines[node.lineno - 1:end.lineno]
+    return [row.rstrip() for row in (*rows[:-1], rows[-1][:end.col_offset]) if row.strip()]
+
+# %% ../../nbs/api/10_site/04_signatures.ipynb #3757224a
+def _is_field(node) -> bool:
+    "Whether a statement of a class declares a public field."
+    if not isinstance(node, ast.AnnAssign): return False
+    return not node.target.id.startswith("_") and "ClassVar" not in ast.unparse(node.annotation)
+
+# %% ../../nbs/api/10_site/04_signatures.ipynb #a092815b
 def signature(
     module: str,  # Text of a module
     line: int,  # First line of a definition or of its decorator
 ) -> str:  # Empty if none begins there
     "The head of a definition as it was written; of a class its fields, or else how it is made."
-    lines, kinds = module.splitlines(), (ast.FunctionDef, ast.ClassDef)
-    node = next((n for n in ast.walk(_tree(module)) if isinstance(n, kinds) and line in (n.lineno, *(d.lineno for d in n.decorator_list))), None)
+    lines, node = module.splitlines(), _definition(module, line)
     if node is None: return ""
-    def head(n):
-        end = n.body[0]
-        rows = lines[n.lineno - 1:end.lineno]
-        return [row.rstrip() for row in (*rows[:-1], rows[-1][:end.col_offset]) if row.strip()]
-    text, inner = head(node), node.body if isinstance(node, ast.ClassDef) else []
-    fields = [n for n in inner if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_") and "ClassVar" not in ast.unparse(n.annotation)]
-    for n in fields: text += lines[n.lineno - 1:n.end_lineno]
+    text, inner = _head(lines, node), node.body if isinstance(node, ast.ClassDef) else []
+    fields = list(filter(_is_field, inner))
+    for field in fields: text += lines[field.lineno - 1:field.end_lineno]
     made = next((n for n in inner if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    return textwrap.dedent("\n".join(text + (head(made) if made and not fields else [])))
+    return textwrap.dedent("\n".join(text + (_head(lines, made) if made and not fields else [])))
 
 # %% ../../nbs/api/10_site/04_signatures.ipynb #d9936153
 def _in_letters(tex: str) -> str:
@@ -45,11 +60,11 @@ def _in_letters(tex: str) -> str:
         except KeyError: return m[0]
     return re.sub(r"\\+([a-z]+)", letter, re.sub(r"\\+bar\s*(\w)", "\\1\u0304", tex))
 
-# %% ../../nbs/api/10_site/04_signatures.ipynb #0b88abf7
+# %% ../../nbs/api/10_site/04_signatures.ipynb #e7f3ab15
 def _line_of(module: str, name: str) -> int:
     "Line on which a top-level definition begins, decorators included; 0 if there is none."
-    node = next((n for n in _tree(module).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name), None)
-    return min([node.lineno, *(d.lineno for d in node.decorator_list)]) if node else 0
+    named = [n for n in _tree(module).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name]
+    return min([named[0].lineno, *(d.lineno for d in named[0].decorator_list)]) if named else 0
 
 # %% ../../nbs/api/10_site/04_signatures.ipynb #85fc73a0
 def _place(
@@ -69,35 +84,42 @@ def as_written(
     package: Path,  # Folder of the modules
     own: str,  # Module of the page, such as `"market/pricing"`
 ) -> str:
-    "Put the signature of the source in the place of nbdev's, which also takes a name that two modules share for the last one's."
-    found, name = re.search(rf"/{package.name}/([\w/]+)\.py#L(\d+)", text), re.search(r"^### (\S+)", text, re.M)
+    "Put the signature of the source in the place of nbdev's, which takes a name of two modules for the last one's."
+    found = re.search(rf"/{package.name}/([\w/]+)\.py#L(\d+)", text)
+    name = re.search(r"^### (\S+)", text, re.M)
     if not found: return text
     module, line = _place(package, own, name[1] if name else "", (found[1], int(found[2])))
     head = signature((package / f"{module}.py").read_text(encoding="utf-8"), line)
     written = re.sub(r"\$([^$]+)\$", lambda m: _in_letters(m[1]), head)
     text = text.replace(found[0], f"/{package.name}/{module}.py#L{line}")
-    return re.sub(r"```python\n.*?\n```", lambda m: f"```python\n{written}\n```", text, count=1, flags=re.S) if written else text
+    if not written: return text
+    return re.sub(r"```python\n.*?\n```", lambda m: f"```python\n{written}\n```", text, count=1, flags=re.S)
 
 # %% ../../nbs/api/10_site/04_signatures.ipynb #8de25cc8
+def _assigned(node) -> list[str]:
+    "Public names that a statement assigns."
+    if not isinstance(node, ast.Assign): return []
+    targets = [n for target in node.targets for n in getattr(target, "elts", [target])]
+    return [n.id for n in targets if isinstance(n, ast.Name) and not n.id.startswith("_")]
+
+# %% ../../nbs/api/10_site/04_signatures.ipynb #c944e876
 def constants(
     source: str,  # Code of a cell
 ) -> str:  # Lines of its public constants, with their comments
     "The constants that an exported cell defines."
     if not re.search(r"^#\|\s*export\b", source, re.M): return ""
-    names = lambda node: [n.id for target in node.targets for n in getattr(target, "elts", [target]) if isinstance(n, ast.Name)]
-    public = lambda node: isinstance(node, ast.Assign) and any(not name.startswith("_") for name in names(node))
-    try: found = [n for n in ast.parse(source).body if public(n)]
+    try: found = list(filter(_assigned, ast.parse(source).body))
     except SyntaxError: return ""
     lines = source.splitlines()
     return "\n".join(line for n in found for line in lines[n.lineno - 1:n.end_lineno])
 
-# %% ../../nbs/api/10_site/04_signatures.ipynb #19774b57
+# %% ../../nbs/api/10_site/04_signatures.ipynb #606289f6
 def with_constants(notebook: Path) -> None:
     "Show the constants of exported cells, below them, in a staged notebook."
-    nb = json.loads(notebook.read_text(encoding="utf-8"))
-    cells = []
+    nb, cells = json.loads(notebook.read_text(encoding="utf-8")), []
     for cell in nb["cells"]:
         cells.append(cell)
         shown = constants(cell_text(cell["source"])) if cell["cell_type"] == "code" else ""
-        if shown: cells.append({"cell_type": "code", "id": f"{cell.get('id', len(cells))}-c"[-60:], "metadata": {}, "outputs": [], "execution_count": None, "source": shown})
+        new = {"cell_type": "code", "id": f"{cell.get('id', len(cells))}-c"[-60:], "metadata": {}, "outputs": []}
+        if shown: cells.append(new | {"execution_count": None, "source": shown})
     notebook.write_text(json.dumps(nb | {"cells": cells}), encoding="utf-8")

@@ -35,7 +35,7 @@ def alt_text(
     drawn = "; ".join(dict.fromkeys(title for _, title in titles))
     return cell_option(source, "fig-alt") or cell_option(source, "fig-cap") or drawn or f"Figure: {heading}"
 
-# %% ../../nbs/api/10_site/03_words.ipynb #42c1da4f
+# %% ../../nbs/api/10_site/03_words.ipynb #b483cab0
 def with_alt_text(
     source: str,  # Code of the cell that drew the figure
     heading: str,  # Nearest heading above
@@ -43,4 +43,5 @@ def with_alt_text(
     "Give a cell its `fig-alt`."
     options = {"fig-alt": alt_text(source, heading), "fig-cap": cell_option(source, "fig-cap")}
     rest = re.sub(r"^#\|\s*fig-(alt|cap):.*\n?", "", source, flags=re.M)
-    return "".join(f"#| {name}: {json.dumps(text, ensure_ascii=False)}\n" for name, text in options.items() if text) + rest
+    head = [f"#| {name}: {json.dumps(text, ensure_ascii=False)}\n" for name, text in options.items() if text]
+    return "".join(head) + rest
