@@ -11,11 +11,12 @@ import pandas as pd
 
 from ..ground import BAR, BARS_PER_DAY
 
-# %% ../../nbs/api/01_data/04_seams.ipynb #35af47c7
+# %% ../../nbs/api/01_data/04_seams.ipynb #c8ed101b
 def follows(
-    time: pd.DatetimeIndex,  # (n,) increasing times of bars
+    time: pd.Index,  # (n,) increasing times of bars
 ) -> np.ndarray:  # (n - 1,) of the bars after the first
-    "Whether a bar opens five minutes after the one before it."
+    "Whether a bar opens five minutes after the one before it; rows without a clock follow each other."
+    if not isinstance(time, pd.DatetimeIndex): return np.ones(len(time) - 1, bool)
     return np.asarray(time[1:] - time[:-1] == BAR)
 
 # %% ../../nbs/api/01_data/04_seams.ipynb #b23121c3
