@@ -185,6 +185,18 @@ def test_research_notebook_is_a_step(path):
     assert re.search(r"^- skip_exec: *true$", cells(path, "markdown")[0], re.M), "the front matter below the title keeps nbdev_test away"
 
 
+RESEARCH_LINES = 20    # of a code cell: a study page calls, shows and discusses, and holds no logic
+
+
+@pytest.mark.parametrize("path", RESEARCH, ids=name)
+def test_research_notebook_holds_no_logic(path):
+    code = [[line for line in plain(source).splitlines() if line.strip()] for source in cells(path)]
+    long = [f"{len(lines)} lines: {lines[0]}" for lines in code if len(lines) > RESEARCH_LINES]
+    wide = [line for lines in code for line in lines if len(line) > COLUMNS]
+    classes = [lines[0] for lines in code if any(line.startswith("class ") for line in lines)]
+    assert long + wide + classes == []
+
+
 def test_glossary_names_exist():
     "Every name in the last column of the glossary is one of the package: a definition, a field or a method."
     modules = [importlib.import_module(f"btc_hedge_rl.{m}") for p in API if (m := module_of(p))]

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['OptionBook']
 
-# %% ../../nbs/api/04_market/13_account.ipynb #bb671c6f
+# %% ../../nbs/api/04_market/13_account.ipynb #c222bdc4
 import math
 
 import numpy as np
 from fastcore.basics import patch
 
 from ..ground import DT, InputError
-from .option_costs import option_cost
 from .option_market import OptionMarket
 from .pricing import black_scholes
 
@@ -63,19 +62,19 @@ def greek(
     "Greek of the whole account."
     return float(self.position @ getattr(self.valuation, name))
 
-# %% ../../nbs/api/04_market/13_account.ipynb #0fd71f9b
+# %% ../../nbs/api/04_market/13_account.ipynb #18dd0a08
 @patch
 def trade(
     self: OptionBook,
     contract: int,  # 0 … 11
     quantity: float,  # Options to buy; negative sells
 ) -> float:  # Cost paid, USD
-    "Buy or sell at the mark."
+    "Buy or sell at the mark, and pay half of the spread and the fee."
     if not (0 <= contract < len(self.position) and contract == int(contract)):
         raise InputError(f"There is no contract {contract}; they are numbered 0 to {len(self.position) - 1}.")
     if not math.isfinite(quantity): raise InputError(f"A quantity of {quantity} cannot be traded.")
-    price = float(self.price[contract])
-    cost = option_cost(quantity, price, self.spot, self.market.cost)
+    price, delta = float(self.price[contract]), float(self.valuation.delta[contract])
+    cost = self.market.cost_of(quantity, price, delta, (self.expiry[contract] - self.bar) * DT, self.spot)
     self.position[contract] += quantity
     self.cash -= quantity * price + cost
     self.costs += cost

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OptionMarket']
 
-# %% ../../nbs/api/04_market/12_option_market.ipynb #1378531e
+# %% ../../nbs/api/04_market/12_option_market.ipynb #6c155d07
 import math
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ from fastcore.basics import patch
 
 from ..ground import InputError
 from .described import is_duration, is_number, known_fields
-from .option_costs import COST_SCHEDULES, is_schedule
+from .option_costs import COST_SCHEDULES, NO_SPREAD, OptionSpread, SpreadTable, is_schedule, option_trade_cost
 from .surface import IVSurface
 from .universe import OptionUniverse
 from .volatility import realised_vol
 
-# %% ../../nbs/api/04_market/12_option_market.ipynb #c12ad523
+# %% ../../nbs/api/04_market/12_option_market.ipynb #de534c6e
 @dataclass(frozen=True)
 class OptionMarket:
     "The options that can be traded, their prices and their costs."
@@ -27,10 +27,11 @@ class OptionMarket:
     universe: OptionUniverse = OptionUniverse()  # Contracts that are always listed
     cost: tuple = COST_SCHEDULES["premium"]  # (a, b, c): a trade of Q options costs |Q| min(a P + b S, c P)
     vol_half_life: str = "12h"  # Age at which a return has half the weight of the newest in the local volatility
+    spread: OptionSpread | None = None  # Half-spreads by expiry and delta; trades are at the mark if not given
 
     def __post_init__(self):
-        for name, kind in (("surface", IVSurface), ("universe", OptionUniverse)):
-            if not isinstance(getattr(self, name), kind):
+        for name, kind in (("surface", IVSurface), ("universe", OptionUniverse), ("spread", OptionSpread)):
+            if not (isinstance(getattr(self, name), kind) or (name == "spread" and self.spread is None)):
                 raise InputError(f"OptionMarket: {name} must be an {kind.__name__}, not {getattr(self, name)!r}.")
         if not is_schedule(self.cost):
             raise InputError(f"OptionMarket: cost must be three numbers (a, b, c), none negative, not {self.cost!r}.")
@@ -38,7 +39,7 @@ class OptionMarket:
             raise InputError(f'OptionMarket: vol_half_life must be a time such as "12h", not {self.vol_half_life!r}.')
         object.__setattr__(self, "cost", tuple(float(x) for x in self.cost))
 
-# %% ../../nbs/api/04_market/12_option_market.ipynb #c138c553
+# %% ../../nbs/api/04_market/12_option_market.ipynb #10b9c480
 @patch(cls_method=True)
 def calibrated(
     cls: OptionMarket,
@@ -46,11 +47,42 @@ def calibrated(
     universe: OptionUniverse = OptionUniverse(),
     cost: tuple = COST_SCHEDULES["premium"],
     vol_half_life: str = "12h",
+    spread: OptionSpread | None = None,
 ) -> OptionMarket:
     "The option market whose surface returns to the volatility of the data."
     if not (is_number(annual_vol) and annual_vol > 0):
         raise InputError(f"annual_vol must be a positive number such as .45, not {annual_vol!r}.")
-    return cls(IVSurface.calibrated(annual_vol), universe, cost, vol_half_life)
+    return cls(IVSurface.calibrated(annual_vol), universe, cost, vol_half_life, spread)
+
+# %% ../../nbs/api/04_market/12_option_market.ipynb #02c9047d
+@patch(cls_method=True)
+def quoted(
+    cls: OptionMarket,
+    annual_vol: float = .93,  # Annualised volatility of the data; that of the quotes if not given
+    universe: OptionUniverse = OptionUniverse(),
+    vol_half_life: str = "12h",
+) -> OptionMarket:
+    "The option market of real quotes: trades at bid or ask plus fee, marks at mid."
+    return cls(IVSurface.quoted(annual_vol), universe, COST_SCHEDULES["exchange"], vol_half_life, OptionSpread.quoted())
+
+# %% ../../nbs/api/04_market/12_option_market.ipynb #c0ec60ed
+@patch(as_prop=True)
+def spread_table(self: OptionMarket) -> SpreadTable:
+    "Half-spreads for compiled code."
+    return self.spread.table if self.spread else NO_SPREAD
+
+# %% ../../nbs/api/04_market/12_option_market.ipynb #084e891d
+@patch
+def cost_of(
+    self: OptionMarket,
+    quantity: float,  # Options, either sign
+    price: float,  # Mark, USD
+    delta: float,  # Of one option
+    tau: float,  # Years to expiry
+    spot: float,  # USD
+) -> float:  # USD, not negative
+    "Half-spread and fee of an option trade, against its mark."
+    return option_trade_cost(quantity, price, delta, tau, spot, self.cost, self.spread_table)
 
 # %% ../../nbs/api/04_market/12_option_market.ipynb #87ceda44
 @patch
@@ -61,15 +93,15 @@ def local_vol(
     "Local volatility along paths, from the surface's long-run level at the first bar."
     return realised_vol(close, self.vol_half_life, initial=self.surface.long_run_vol)
 
-# %% ../../nbs/api/04_market/12_option_market.ipynb #b3a93576
+# %% ../../nbs/api/04_market/12_option_market.ipynb #c1932c97
 @patch
 def to_dict(self: OptionMarket) -> dict:
     "The fields, ready for JSON."
     cost = [None if math.isinf(x) else x for x in self.cost]
-    return {"surface": self.surface.to_dict(), "universe": self.universe.to_dict(),
-            "cost": cost, "vol_half_life": self.vol_half_life}
+    return {"surface": self.surface.to_dict(), "universe": self.universe.to_dict(), "cost": cost,
+            "vol_half_life": self.vol_half_life, "spread": self.spread and self.spread.to_dict()}
 
-# %% ../../nbs/api/04_market/12_option_market.ipynb #f90087f6
+# %% ../../nbs/api/04_market/12_option_market.ipynb #ecad3a94
 @patch(cls_method=True)
 def from_dict(
     cls: OptionMarket,
@@ -79,6 +111,7 @@ def from_dict(
     fields = dict(known_fields(cls, fields))
     if "surface" in fields: fields["surface"] = IVSurface.from_dict(known_fields(IVSurface, fields["surface"]))
     if "universe" in fields: fields["universe"] = OptionUniverse.from_dict(fields["universe"])
+    if fields.get("spread") is not None: fields["spread"] = OptionSpread.from_dict(fields["spread"])
     if isinstance(fields.get("cost"), list):
         fields["cost"] = tuple(math.inf if x is None else x for x in fields["cost"])
     return cls(**fields)

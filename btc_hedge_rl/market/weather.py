@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cost_table', 'slippage_bp', 'plot_book', 'reaches_by_weather', 'plot_fill_rates', 'fill_table', 'fill_intervals',
-           'intervals_sentence']
+           'intervals_sentence', 'market_conclusions']
 
 # %% ../../nbs/api/04_market/17_weather.ipynb #8fd37714
 import matplotlib.pyplot as plt
@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from ..ground import BP, DT, PALETTE
+from .universe import OptionUniverse
 from .option_costs import COST_SCHEDULES, option_cost
 from .order_book import OrderBook
 from .fills import bar_reaches, fit_fill_intensity, observed_fill_rate
-from .fairness import week_draws
+from .fairness import dear_or_cheap, week_draws
 
 # %% ../../nbs/api/04_market/17_weather.ipynb #002a5c8f
 def cost_table(
@@ -115,3 +116,47 @@ def intervals_sentence(
     A, reach = ends["A"] * DT, 1 / ends["k"][::-1] / BP
     return (f"90 % intervals from resamples of weeks: A {A[0]:.2f} to {A[1]:.2f} fills per bar, "
             f"1/k {reach[0]:.2f} to {reach[1]:.2f} bp.")
+
+# %% ../../nbs/api/04_market/17_weather.ipynb #f9c298cd
+def _regimes(chains):
+    "How far the calm and the volatile day are apart."
+    gap = (chains["volatile"] - chains["calm"])["implied vol, %"]
+    times = (chains["volatile"] / chains["calm"])["price, bp of spot"]
+    at, week = "1d 1 call", "7d 1 call"
+    return (f"**Regimes.** Between the calm and the volatile midnight the at-the-money volatility differs by "
+            f"{gap[at]:.0f} points at one day and {gap[week]:.0f} points at seven; the prices by a factor of "
+            f"{times[at]:.1f} and {times[week]:.1f}.")
+
+# %% ../../nbs/api/04_market/17_weather.ipynb #9808d75f
+def _level(name, row):
+    "Whether options of one expiry were dear."
+    return (f"**Level, {name}.** The priced variance is {row['variance ratio']:.2f} times the realised one "
+            f"(95 % interval {row['low']:.2f} to {row['high']:.2f}, {row['midnights']:.0f} midnights): "
+            f"{dear_or_cheap(row['low'], row['high'])}. Less was realised than priced after "
+            f"{row['share overpriced']:.0%} of midnights.")
+
+# %% ../../nbs/api/04_market/17_weather.ipynb #5d00c04f
+def _orders(fitted, book):
+    "What market and limit orders have to expect."
+    slip, fee = slippage_bp(book.mid, [10.])[0], book.taker_fee / BP
+    calm, wild = (fitted[name].probability(5 * BP) for name in ("calm quarter", "volatile quarter"))
+    apart = ": one intensity does not describe both." if wild > 1.25 * calm else "."
+    return [f"**Market orders.** 10 BTC slip {slip:.1f} bp in the assumed book, against a taker fee of {fee:.0f} bp.",
+            f"**Limit orders.** A quote at 5 bp is filled within a bar with probability {calm:.2f} in the calm quarter "
+            f"and {wild:.2f} in the volatile one{apart}"]
+
+# %% ../../nbs/api/04_market/17_weather.ipynb #6595c2fb
+def market_conclusions(
+    chains: dict,  # "calm" and "volatile" → from `chain`
+    level: pd.DataFrame,  # From `fairness_table`
+    bought: pd.DataFrame,  # From `buy_everything`
+    universe: OptionUniverse,
+    fitted: dict,  # Weather → PoissonFills
+    book: OrderBook,
+) -> str:  # Markdown list
+    "What the page found."
+    at = universe.relative_strike == 1
+    back = bought["payoff"][at].sum() / bought["premium"][at].sum()
+    buyers = f"**Buyers.** Bought at every listing, contracts struck at the spot paid back {back:.2f} of their premium."
+    said = [_regimes(chains), *(_level(name, row) for name, row in level.iterrows()), buyers, *_orders(fitted, book)]
+    return "\n".join(f"- {line}" for line in said)

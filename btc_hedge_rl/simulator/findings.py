@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..ground import BARS_PER_DAY, BP, DAYS_PER_YEAR, DT, PALETTE, half_life
-from ..data import PRICES, facts_from_arrays, stylized_facts
+from ..data import PRICES, facts_from_arrays, follows, returns_within, stylized_facts
 from .jumps import JUMP_RULES, detect_jumps
 from .fitting import fit_hawkes
 
@@ -43,7 +43,7 @@ def plot_jumps(
     title: str = "",
 ) -> None:
     "Returns with the jumps marked, and the sizes of jumps on logarithmic axes."
-    returns = np.diff(np.log(bars["close"].to_numpy()))
+    returns = np.where(follows(bars.index), np.diff(np.log(bars["close"].to_numpy())), np.nan)
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(2, 1))
     left.plot(bars.index[1:], 100 * returns, lw=.4, color=".6")
     for sign, colour, label in ((1, PALETTE[2], "up"), (-1, PALETTE[1], "down")):
@@ -212,7 +212,7 @@ def likeness_sentence(
     paths,  # Simulated
 ) -> str:  # Markdown
     "Deviation and wicks of the simulation against those of the bars."
-    ratio = np.diff(np.log(paths.close), axis=1).std() / np.diff(np.log(bars["close"].to_numpy())).std()
+    ratio = np.diff(np.log(paths.close), axis=1).std() / returns_within(bars).std(ddof=0)
     seen, made = mean_wick(*bars[list(PRICES)].to_numpy().T), mean_wick(*(getattr(paths, k)[:, 1:] for k in PRICES))
     return (f"Simulated over data: 5-minute standard deviation **{ratio:.3f}**, mean wick **{made:.2f} bp** against "
             f"**{seen:.2f} bp** ({made / seen - 1:+.0%}). Diffusive volatility {model.qed.sigma:.1%}, total "

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..ground import InputError, atomic_path
+from ..data import window_starts
 
 # %% ../../nbs/api/02_simulator/07_paths.ipynb #4803810a
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Paths:
     def from_bars(cls, bars: pd.DataFrame, n_steps: int, stride: int | None = None) -> "Paths":
         "Cut bars into windows of `n_steps` bars, one every `stride` bars (non-overlapping by default)."
         stride = stride or n_steps
-        first = np.arange(0, len(bars) - n_steps, stride)
-        if len(first) == 0: raise InputError(f"{len(bars)} bars are too few for a window of {n_steps}.")
+        first = window_starts(bars.index, n_steps, stride)          # no window crosses a seam
+        if len(first) == 0: raise InputError(f"{len(bars)} bars are too few for a window of {n_steps} in one segment.")
         take = first[:, None] + np.arange(n_steps + 1)
         o, h, l, c = (np.ascontiguousarray(bars[k].to_numpy()[take]) for k in ("open", "high", "low", "close"))
         for x in (o, h, l): x[:, 0] = c[:, 0]

@@ -21,6 +21,8 @@ ROOMS = {  # Public names of each room
     "markouts": "markout mirrored",
     "frontiers": "mean_interval GAMMAS frontier_makers frontier",
     "maker_pictures": "quotes_sent plot_episode plot_fans plot_frontier",
+    "maker_findings": "trials_table tuned_parameter terms_table plot_attribution diffusion_only market_balance "
+        "plot_markouts worst_hours stops_table",
     "hedge_state": "HedgeState state_at",
     "hedgers": "Unhedged DeltaHedge LelandHedge band_half_width trade_to_band WhalleyWilmott ConstantBand "
         "AtVol",

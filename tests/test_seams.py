@@ -1,0 +1,64 @@
+"""A hole in the bars is a seam for every chapter: nothing that is computed from bars looks across it."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from btc_hedge_rl.data import PRICES, cut_out, follows, load_bars, sample_bars, stylized_facts, write_bars
+from btc_hedge_rl.market import bar_reaches
+from btc_hedge_rl.simulator import Paths, calibrate, detect_jumps, hourly_increments
+from btc_hedge_rl.worlds import world
+
+LEAP = 1.3  # what the price does in the hole; a five-minute return of 26 % if anybody takes it for one
+
+
+@pytest.fixture(scope="module")
+def bars():
+    "The sample without three weeks, at another price level after them."
+    whole = sample_bars()
+    torn = cut_out(whole, whole.index[12_000], whole.index[12_000 + 21 * 288 - 1])
+    scale = np.where(torn.index > whole.index[12_000], LEAP, 1)
+    return torn.assign(**{c: torn[c] * scale for c in PRICES})
+
+
+def test_file(bars, tmp_path):
+    kept = load_bars(write_bars(tmp_path / "bars.parquet", bars))
+    pd.testing.assert_frame_equal(kept, bars, check_freq=False, check_exact=True)
+    assert kept.attrs["repairs"] == {"splice": 1} and (~follows(kept.index)).sum() == 1
+    kept.to_csv(tmp_path / "bars.csv")
+    pd.testing.assert_frame_equal(load_bars(tmp_path / "bars.csv", "splice"), bars, check_freq=False)
+
+
+def test_facts(bars):
+    whole, torn = stylized_facts(sample_bars()), stylized_facts(bars)
+    assert abs(torn["annual_vol"] / whole["annual_vol"] - 1) < .1 and torn["excess_kurtosis"] < 2 * whole["excess_kurtosis"]
+
+
+def test_jumps_and_drift(bars):
+    jumps, seam = detect_jumps(bars), int(np.flatnonzero(~follows(bars.index))[0]) + 1
+    assert seam not in jumps.index and np.abs(jumps.size).max() < .9 * np.log(LEAP)
+    y, part = hourly_increments(bars, jumps)
+    assert np.abs(np.diff(y)).max() > .9 * np.log(LEAP) > 2 * np.abs(np.diff(y) - part).max()
+
+
+def test_model(bars):
+    whole, torn = calibrate(sample_bars()), calibrate(bars)
+    assert abs(torn.qed.sigma / whole.qed.sigma - 1) < .1
+    rate = lambda model: (model.provenance["n_up"] + model.provenance["n_down"]) / model.provenance["n_bars"]
+    assert abs(rate(torn) / rate(whole) - 1) < .25
+
+
+@pytest.mark.parametrize("name", ["stochastic-vol", "volatility-shock", "crash-replay"])
+def test_worlds(bars, name):
+    whole, torn = world(name, sample_bars()), world(name, bars)
+    vol = lambda model: getattr(model, "annual_vol", getattr(model, "vol", None))
+    assert abs(vol(torn) / vol(whole) - 1) < .15
+
+
+def test_windows(bars):
+    windows = Paths.from_bars(bars, 2016, 288)
+    assert np.abs(np.diff(np.log(windows.close), axis=1)).max() < .5 * np.log(LEAP)
+    assert len(windows) < len(Paths.from_bars(bars.reset_index(drop=True), 2016, 288))
+
+
+def test_reaches(bars):
+    assert bar_reaches(bars).shape[1] == len(bars) - 2 and bar_reaches(bars).max() < .5 * (LEAP - 1)
