@@ -73,7 +73,7 @@ def reaches_by_weather(
 # %% ../../nbs/api/04_market/17_weather.ipynb #3331daec
 def plot_fill_rates(
     reaches: dict,  # From `reaches_by_weather`
-    fitted: dict,  # name → FillIntensity
+    fitted: dict,  # name → PoissonFills
     within: float,  # Distance up to which they were fitted, fraction
 ) -> None:
     "Fill rates against distance, seen (dots) and fitted near the touch (lines)."
@@ -90,7 +90,7 @@ def plot_fill_rates(
 # %% ../../nbs/api/04_market/17_weather.ipynb #bb5b99f9
 def fill_table(
     reaches: dict,  # From `reaches_by_weather`
-    fitted: dict,  # name → FillIntensity
+    fitted: dict,  # name → PoissonFills
 ) -> pd.DataFrame:
     "Intensities in people's units, and how far they agree with the candle rule at 5 bp."
     rows = {name: {"fills per bar at the close (A)": f.A * DT, "decay distance 1/k, bp": 1 / f.k / BP,
