@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from btc_hedge_rl.backtest import cut_windows
 from btc_hedge_rl.data import PRICES, cut_out, follows, load_bars, sample_bars, stylized_facts, write_bars
 from btc_hedge_rl.market import bar_reaches
 from btc_hedge_rl.simulator import Paths, calibrate, detect_jumps, hourly_increments
@@ -62,3 +63,8 @@ def test_windows(bars):
 
 def test_reaches(bars):
     assert bar_reaches(bars).shape[1] == len(bars) - 2 and bar_reaches(bars).max() < .5 * (LEAP - 1)
+
+
+def test_times_of_windows(bars):
+    windows = cut_windows(bars, days=7)
+    assert (windows.paths.close[:, 0] == bars["close"][windows.starts]).all()

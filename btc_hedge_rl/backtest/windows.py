@@ -14,6 +14,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..ground import BARS_PER_DAY, InputError, readable
+from ..data import window_starts
 from ..simulator import Paths
 from ..envs import Task
 from .metrics import METRICS
@@ -39,7 +40,7 @@ def cut_windows(
     if not 1 <= stride <= length:
         raise InputError(f"stride_days is {stride_days}: it must be positive and no longer than a window, {days} days.")
     paths = Paths.from_bars(bars, length, stride)
-    return Windows(paths, bars.index[::stride][:len(paths)], stride)
+    return Windows(paths, bars.index[window_starts(bars.index, length, stride)], stride)
 
 # %% ../../nbs/api/08_backtest/12_windows.ipynb #65f13642
 @patch(as_prop=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..ground import BARS_PER_DAY, BP, DAYS_PER_YEAR, DT, PALETTE, half_life
-from ..data import PRICES, facts_from_arrays, follows, returns_within, stylized_facts
+from ..data import PRICES, chained_closes, facts_from_arrays, follows, returns_within, stylized_facts
 from .jumps import JUMP_RULES, detect_jumps
 from .fitting import fit_hawkes
 
@@ -196,7 +196,7 @@ def plot_likeness(
     "Quantiles of returns and memory of their sizes, bars and simulation."
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
     levels = np.linspace(.0005, .9995, 400)
-    for name, close, colour in (("bars", bars["close"].to_numpy(), PALETTE[0]), ("simulated", paths.close, PALETTE[1])):
+    for name, close, colour in (("bars", chained_closes(bars), PALETTE[0]), ("simulated", paths.close, PALETTE[1])):
         returns = np.diff(np.log(close))
         left.plot(levels, np.quantile(returns, levels) / BP, color=colour, label=name)
         _plot_memory(right, returns, colour, name)
