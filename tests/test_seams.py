@@ -1,7 +1,10 @@
 """A hole in the bars is a seam for every chapter: nothing that is computed from bars looks across it."""
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import btc_hedge
 
 from btc_hedge_rl.backtest import cut_windows
 from btc_hedge_rl.data import PRICES, cut_out, follows, load_bars, sample_bars, stylized_facts, write_bars
@@ -68,3 +71,19 @@ def test_reaches(bars):
 def test_times_of_windows(bars):
     windows = cut_windows(bars, days=7)
     assert (windows.paths.close[:, 0] == bars["close"][windows.starts]).all()
+
+
+def test_command_line(bars, study, tmp_path):
+    "A hole stops a run with its cure; with the cure it runs, and the manifest says what was done."
+    bars.to_csv(tmp_path / "torn.csv")
+    run = lambda *words: btc_hedge("run", "--data", "torn.csv", "--notebooks", study, "--profile", "", "--out", "r", *words, cwd=tmp_path)
+    refused = run()
+    assert refused.code == 2 and "--repair splice" in refused.err and not (tmp_path / "r" / "metrics.json").exists()
+    assert run("--repair", "glue").code == 2 and "choose from sort" in run("--repair", "glue").err
+    done = run("--repair", "splice")
+    assert done.code == 0, done.err
+    data = json.loads((tmp_path / "r" / "manifest.json").read_text())["data"]
+    assert (data["repair"], data["repairs"], data["bars"]) == ("splice", {"splice": 1}, len(bars))
+    assert "reused" in run("--repair", "splice").out and "reused" not in run("--repair", "sort,splice").out
+    orphan = btc_hedge("run", "--repair", "splice", "--notebooks", study, "--out", "s", cwd=tmp_path)
+    assert orphan.code == 2 and "name it with --data" in orphan.err
