@@ -87,3 +87,12 @@ def test_command_line(bars, study, tmp_path):
     assert "reused" in run("--repair", "splice").out and "reused" not in run("--repair", "sort,splice").out
     orphan = btc_hedge("run", "--repair", "splice", "--notebooks", study, "--out", "s", cwd=tmp_path)
     assert orphan.code == 2 and "name it with --data" in orphan.err
+
+
+def test_inventions_are_limited(study, tmp_path):
+    number = np.arange(2000)
+    sample_bars().iloc[:2000][number % 50 != 7].to_csv(tmp_path / "spotted.csv")
+    run = lambda *words: btc_hedge("run", "--data", "spotted.csv", "--notebooks", study, "--profile", "", "--out", "r", *words, cwd=tmp_path)
+    refused = run("--repair", "fill-gaps")
+    assert refused.code == 2 and "40 of 2,000 bars would be invented (2.0%" in refused.err and "--max-invented 0.02" in refused.err
+    assert run("--repair", "fill-gaps", "--max-invented", ".02").code == 0

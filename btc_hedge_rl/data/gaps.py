@@ -41,7 +41,7 @@ def fill_gaps(
     full["close"] = full["close"].ffill()
     return full.fillna({column: full["close"] for column in PRICES})
 
-# %% ../../nbs/api/01_data/03_gaps.ipynb #1e2f6a4f
+# %% ../../nbs/api/01_data/03_gaps.ipynb #857df757
 MAX_INVENTED = .01  # share of the bars
 
 def refuse_inventions(
@@ -51,9 +51,10 @@ def refuse_inventions(
     name: str,  # File
 ) -> None:
     "Raise an `InputError` if too many bars are invented."
+    if not 0 <= limit < 1: raise InputError(f"max_invented is {limit:g}: it is a share of the bars, such as 0.02.")
     if n > limit * total:
         share, more = f"{n / total:.1%}, allowed are {limit:.1%}", np.ceil(100 * n / total) / 100
-        remedy = f"give a file with fewer holes, or allow more in Python by max_invented={more:g}"
+        remedy = f"give a file with fewer holes, or allow more with max_invented={more:g} (--max-invented {more:g})"
         raise InputError(f"{name}: {n:,} of {total:,} bars would be invented ({share}); {remedy}.")
 
 # %% ../../nbs/api/01_data/03_gaps.ipynb #5dbd305f
