@@ -8,12 +8,13 @@ __all__ = []
 # %% ../../nbs/api/07_agents/00_agents.ipynb #15745853
 import lazy_loader as lazy
 
-# %% ../../nbs/api/07_agents/00_agents.ipynb #76929303
+# %% ../../nbs/api/07_agents/00_agents.ipynb #984b36ef
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "policy": ["ResidualPolicy"],
-    "hedger": ["one_thread", "TASKS", "LONG", "PolicyHedger", "untrained", "load_hedger"],
-    "ppo": ["train_ppo"],
-    "pathwise": ["train_pathwise"],
+    "policy": ["one_thread", "Network", "NETWORKS", "network_of", "Extractor", "ResidualPolicy", "new_policy"],
+    "hedger": ["PolicyHedger", "untrained", "training_task", "load_hedger"],
+    "ppo": ["PPOSettings", "LONG", "PPO_SETTINGS", "ppo_settings", "decisions_an_action", "Watch", "mean_reward",
+        "train_ppo"],
+    "pathwise": ["band_play", "band_slopes", "BandProfit", "Rehearsal", "rehearsed_profit", "train_pathwise"],
     "reading": ["band_map"],
-    "collapse": ["CollapsedPolicy", "require_alive"],
+    "collapse": ["CollapsedPolicy", "risk_cut", "require_alive"],
 })

@@ -5,28 +5,26 @@
 # %% auto #0
 __all__ = ['band_map']
 
-# %% ../../nbs/api/07_agents/05_reading.ipynb #3879acaf
+# %% ../../nbs/api/07_agents/05_reading.ipynb #91f7157a
 import numpy as np
 
 from ..ground import DT
 from ..market import black_scholes
 from ..strategies import HedgeState
-from ..envs import delta_features
 from .hedger import PolicyHedger
 
-# %% ../../nbs/api/07_agents/05_reading.ipynb #19e2ce0a
+# %% ../../nbs/api/07_agents/05_reading.ipynb #0c9f4743
 def band_map(
-    hedger: PolicyHedger,  # Trained with action="band"
+    hedger: PolicyHedger,  # Trained with bands for actions
     moneyness: np.ndarray,  # (m,) spot / strike
     days: np.ndarray,  # (d,) days to expiry
     vol: float,  # Pricing volatility
-    cost: float = 5e-4,
+    cost: float = 5e-4,  # Fraction of notional
     local_vol: float | None = None,  # Trailing volatility, both half-lives
 ):  # shift of the centre in half-widths (d, m), factor on the width (d, m)
     "The agent's band relative to the reference band."
     m, d = (x.ravel() for x in np.meshgrid(moneyness, days))
-    g, zero, seen = black_scholes(m, 1., d / 365, vol), np.zeros_like(m), np.full_like(m, local_vol or vol)
-    bars = hedger.settings["env"].get("decision_bars", 1)
-    state = HedgeState(zero.astype(int), m, zero + 1, d / 365, g.delta, g.gamma, g.delta, seen, seen, zero, zero, vol, cost, bars * DT)
-    action = np.clip(hedger.act(delta_features(state, hedger._delta_action.risk_aversion)), -1, 1).reshape(len(days), len(moneyness), 2)
-    return hedger._delta_action.max_shift * action[..., 0], hedger._delta_action.max_scale**action[..., 1]
+    g, zero, seen, task = black_scholes(m, 1., d / 365, vol), np.zeros_like(m), np.full_like(m, local_vol or vol), hedger.task
+    state = HedgeState(zero.astype(int), m, zero + 1, d / 365, g.delta, g.gamma, g.delta, seen, seen, zero, zero, vol, cost, task.decision_bars * DT)
+    action = np.clip(hedger.act(task.observe(state)), -1, 1).reshape(len(days), len(moneyness), 2)
+    return task.action.max_shift * action[..., 0], task.action.max_scale**action[..., 1]

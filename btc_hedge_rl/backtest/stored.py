@@ -22,20 +22,28 @@ def save_result(
     "Write profits and metrics."
     folder = Path(folder)
     with atomic_path(folder / "pnl.parquet") as temporary: result.pnl.to_parquet(temporary)
-    write_json(folder / "metrics.json", dict(unit=result.unit, metrics=result.metrics.T.to_dict()))
+    write_json(folder / "metrics.json", dict(unit=result.unit, metrics=result.metrics.T.to_dict(),
+                                              overlap=result.overlap, independent=result.independent))
     return folder
 
-# %% ../../nbs/api/08_backtest/03_stored.ipynb #2513d94e
-def _belong(
-    card,  # What `metrics.json` holds
+# %% ../../nbs/api/08_backtest/03_stored.ipynb #4d087e12
+def _plain_profits(
     pnl: pd.DataFrame,  # What `pnl.parquet` holds
 ) -> bool:
-    "Whether both are of one backtest: finite profits, and numbers for exactly the strategies that were played."
-    rows = card.get("metrics") if isinstance(card, dict) else None
-    if not (isinstance(rows, dict) and isinstance(card.get("unit"), str) and all(isinstance(row, dict) for row in rows.values())): return False
-    number = lambda v: v is None or type(v) in (int, float) and abs(v) < 1e300
-    plain = len(pnl) > 0 and pnl.columns.is_unique and all(isinstance(c, str) for c in pnl) and (pnl.dtypes == np.float64).all()
-    return bool(plain and set(rows) == {c.split("/")[0] for c in pnl} and np.isfinite(pnl.to_numpy()).all() and all(number(v) for row in rows.values() for v in row.values()))
+    "Whether these are finite profits in named columns."
+    named = pnl.columns.is_unique and all(isinstance(c, str) for c in pnl)
+    return bool(len(pnl) > 0 and named and (pnl.dtypes == np.float64).all() and np.isfinite(pnl.to_numpy()).all())
+
+# %% ../../nbs/api/08_backtest/03_stored.ipynb #09c4ed4b
+def _plain_card(
+    card,  # What `metrics.json` holds
+) -> bool:
+    "Whether this is a unit and a table of numbers."
+    if not (isinstance(card, dict) and isinstance(card.get("unit"), str) and isinstance(card.get("metrics"), dict)):
+        return False
+    rows, extra = card["metrics"].values(), (card.get("overlap", 1), card.get("independent"))
+    def number(v): return v is None or type(v) in (int, float) and abs(v) < 1e300
+    return all(map(number, extra)) and all(isinstance(row, dict) and all(map(number, row.values())) for row in rows)
 
 # %% ../../nbs/api/08_backtest/03_stored.ipynb #5e829d25
 def load_result(
@@ -46,8 +54,11 @@ def load_result(
     card = read_json(folder / "metrics.json")
     try: pnl = pd.read_parquet(folder / "pnl.parquet")
     except Exception as error:    # a damaged file makes Arrow raise anything from KeyError to OSError
-        raise InputError(f"{folder / 'pnl.parquet'}: cannot be read ({' '.join(str(error).split())[:80]}).") from None
-    if not _belong(card, pnl): raise InputError(f"{folder}: metrics.json and pnl.parquet are not those of one backtest (edited or damaged); run the backtest again.")
+        said = " ".join(str(error).split())[:80]
+        raise InputError(f"{folder / 'pnl.parquet'}: cannot be read ({said}).") from None
+    if not (_plain_card(card) and _plain_profits(pnl) and set(card["metrics"]) == {c.split("/")[0] for c in pnl}):
+        raise InputError(f"{folder}: metrics.json and pnl.parquet are not those of one backtest (edited or damaged); "
+                         "run the backtest again.")
     metrics = pd.DataFrame(card["metrics"]).T.astype(float).rename_axis("strategy")
     samples = {n: pnl[[c for c in pnl if c.split("/")[0] == n]].to_numpy().T for n in metrics.index}
-    return BacktestResult(metrics, pnl, samples, {}, card["unit"])
+    return BacktestResult(metrics, pnl, samples, {}, card["unit"], card.get("overlap", 1), card.get("independent"))

@@ -10,20 +10,21 @@ import pandas as pd
 
 from ..ground import BARS_PER_DAY
 from ..simulator import Paths
-from ..envs import batch_of, run_episodes
-from .playing import UNITS, mean_metrics
+from ..envs import Task, batch_of, run_episodes
+from .playing import mean_metrics
 
 # %% ../../nbs/api/08_backtest/05_tuning.ipynb #9d8a9c7e
 def tune(
     rule,  # Callable: parameter value → hedger
     values,  # Candidate values
     paths: Paths,  # Training paths, never test paths
-    env_id: str = "BtcHedge/DeltaHedging-v0",
+    task: str | Task = "BtcHedge/DeltaHedging-v0",  # A task, or a registered name
     objective: str = "risk_cost",  # Metric to minimise
-    **env,  # Arguments of the task
 ):  # (best hedger, best value, curve: value → metrics)
     "Choose a rule's parameter on training paths."
-    batch, scale = batch_of(env_id, paths, **env), UNITS[env_id][1]
-    curve = pd.DataFrame({v: mean_metrics([run_episodes(rule(v), batch)], scale, paths.n_steps / BARS_PER_DAY) for v in values}).T.rename_axis("value")
+    batch = batch_of(task, paths)
+    scale, days = 1 / batch.task.per_unit, paths.n_steps / BARS_PER_DAY
+    rows = {v: mean_metrics([run_episodes(rule(v), batch)], scale, days) for v in values}
+    curve = pd.DataFrame(rows).T.rename_axis("value")
     best = curve[objective].idxmin()
     return rule(best), best, curve

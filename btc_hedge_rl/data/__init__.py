@@ -5,21 +5,27 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/api/01_data/00_data.ipynb #88e38a8b
+# %% ../../nbs/api/01_data/00_data.ipynb #8a9c4320
 import lazy_loader as lazy
 
-# %% ../../nbs/api/01_data/00_data.ipynb #d12e92e7
+# %% ../../nbs/api/01_data/00_data.ipynb #bb5d8696
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "checks": ["PRICES", "BAR_COLUMNS", "REPAIRS", "repair_names", "find_gaps", "in_order", "finished",
-        "as_numbers", "check_bars"],
+    "bars": ["PRICES", "BAR_COLUMNS", "walk_bars"],
+    "rules": ["REPAIRS", "repair_names", "cure"],
+    "gaps": ["LONGEST_FILL", "MAX_INVENTED", "find_gaps", "fill_gaps"],
+    "seams": ["follows", "segments", "returns_within", "chained_closes", "on_clock", "window_starts"],
+    "resampling": ["finer_step", "resample_bars"],
+    "checks": ["check_bars"],
     "times": ["parse_times"],
-    "reading": ["MAX_BYTES", "MAX_ROWS", "TIME_NAMES", "KLINE", "unzip_one", "bytes_of", "read_frame", "read_bars",
-        "write_bars"],
-    "archive": ["ARCHIVE", "PATIENCE", "archive_table", "months_between", "fetch_bars"],
+    "spelling": ["KLINE", "as_csv", "as_klines", "as_zip", "as_parquet"],
+    "containers": ["MAX_BYTES", "MAX_ROWS", "TIME_NAMES"],
+    "reading": ["read_bars", "write_bars"],
+    "archive": ["ARCHIVE", "PATIENCE", "fetch_bars"],
     "funding": ["FUNDING", "read_funding", "fetch_funding"],
     "sample": ["sample_bars", "load_bars"],
-    "facts": ["acf", "hill_index", "FACTS", "hourly_profile", "daily_jumps", "facts_of", "ingredients",
-        "facts_from_arrays", "stylized_facts", "GAUSSIAN_WALK"],
+    "facts": ["FACTS", "GAUSSIAN_WALK", "acf", "hill_index", "hourly_profile", "daily_jumps", "facts_from_arrays",
+        "stylized_facts"],
     "certainty": ["bootstrap_facts", "cut_out", "largest_move"],
     "pictures": ["plot_stylized_facts", "plot_tails", "walk_distance", "plot_walk_distance"],
+    "findings": ["describe_bars", "apart_from_walk", "stability_table", "one_afternoon", "halves_differ"],
 })

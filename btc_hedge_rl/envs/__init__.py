@@ -8,17 +8,29 @@ __all__ = []
 # %% ../../nbs/api/06_envs/00_envs.ipynb #fdb5871b
 import lazy_loader as lazy
 
-# %% ../../nbs/api/06_envs/00_envs.ipynb #a180c518
+# %% ../../nbs/api/06_envs/00_envs.ipynb #9ad669f3
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "episodes": ["HedgingBatch", "Episodes", "run_episodes"],
-    "lanes": ["LANES"],
-    "delta_kernel": ["REWARDS"],
-    "delta_agent": ["DELTA_FEATURES", "delta_features", "BandAction", "RatioAction", "ACTIONS"],
-    "delta": ["default_paths", "DeltaHedging"],
-    "option_agent": ["OPTION_FEATURES", "option_features"],
-    "options": ["OptionHedging"],
-    "tasks": ["ENVIRONMENTS", "batch_of"],
-    "watching": ["draw_episode"],
-    "views": ["DeltaHedgingEnv", "OptionHedgingEnv", "DeltaHedgingVectorEnv", "OptionHedgingVectorEnv",
-        "sb3_vec_env"],
+    "objectives": ["cvar", "Utility", "Objective", "CVaR", "MeanStd", "Entropic", "Mixture", "OBJECTIVES",
+        "objective_named"],
+    "rewards": ["StepReward", "Quadratic", "MeanVariance", "StepEntropic", "Tail", "STEP_REWARDS", "BookReward"],
+    "features": ["Feature", "DELTA_FEATURES", "look", "delta_features", "net_gamma", "OPTION_FEATURES",
+        "option_features", "n_numbers"],
+    "actions": ["RatioAction", "BandAction", "ACTIONS"],
+    "tasks": ["Task", "DeltaTask", "OptionTask", "flat_cost", "TASKS", "as_task", "task_from_dict"],
+    "episodes": ["HedgingBatch", "check_batch", "Episodes", "run_episodes"],
+    "lanes": ["LANES", "COMPILED", "KEPT", "PASSING", "BLOCK", "new_lanes", "named", "clip", "exp_lane",
+        "value_lanes", "width_lanes"],
+    "delta_decision": ["DeltaAccount", "Market", "DELTA_TERMS", "load_run", "store_run", "band_targets",
+        "follow_lanes", "account_lanes", "step_reward", "store", "load", "delta_advance", "delta_begin",
+        "delta_look"],
+    "delta": ["DeltaHedging", "delta_terms"],
+    "option_decision": ["Tape", "Chain", "Listed", "Book", "GLANCE", "BOOK_ACCOUNT", "BOOK_TERMS", "variance_table",
+        "smile_lanes", "price_books", "glance", "book_begin", "trade_books", "settle_books", "charge_risk",
+        "book_advance", "book_look"],
+    "options": ["OptionHedging", "check_expiries", "book_terms"],
+    "batches": ["default_paths", "batch_of"],
+    "watching": ["episode_figure", "draw_episode"],
+    "views": ["HedgingEnv", "DeltaHedgingEnv", "OptionHedgingEnv", "HedgingVectorEnv", "DeltaHedgingVectorEnv",
+        "OptionHedgingVectorEnv"],
+    "sb3": ["BatchVecEnv", "sb3_vec_env"],
 })

@@ -9,31 +9,44 @@ __all__ = ['PALETTE', 'STRATEGY_COLOURS', 'STRATEGY_NAMES', 'use_theme', 'fan']
 import matplotlib as mpl
 import numpy as np
 
-# %% ../../nbs/api/00_ground/04_figures.ipynb #8e3c70a6
+# %% ../../nbs/api/00_ground/04_figures.ipynb #def8b435
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#000000"]
+
+# %% ../../nbs/api/00_ground/04_figures.ipynb #604c9d90
 STRATEGY_COLOURS = {
-    "unhedged": "#7A7A7A", "bs_delta": "#0072B2", "leland": "#56B4E9", "whalley_wilmott": "#009E73", "constant_band": "#E69F00", "own_vol": "#332288", "ppo": "#D55E00", "pathwise": "#332288",
-    "ppo_start": "#CC79A7", "rule_puts": "#56B4E9", "rule_delta": "#009E73",
+    "unhedged": "#7A7A7A", "bs_delta": "#0072B2", "leland": "#56B4E9", "whalley_wilmott": "#009E73",
+    "constant_band": "#E69F00", "own_vol": "#332288",
+    "ppo": "#D55E00", "pathwise": "#332288", "ppo_start": "#CC79A7",
+    "rule_puts": "#56B4E9", "rule_delta": "#009E73",
     "symmetric": "#7A7A7A", "inventory_skew": "#0072B2", "avellaneda_stoikov": "#009E73", "glft": "#E69F00",
 }
+
+# %% ../../nbs/api/00_ground/04_figures.ipynb #4a40f5f1
 STRATEGY_NAMES = {
-    "unhedged": "Unhedged", "bs_delta": "Black–Scholes delta", "leland": "Leland", "whalley_wilmott": "Whalley–Wilmott band", "constant_band": "Constant band", "own_vol": "Band at a tuned volatility",
+    "unhedged": "Unhedged", "bs_delta": "Black–Scholes delta", "leland": "Leland",
+    "whalley_wilmott": "Whalley–Wilmott band", "constant_band": "Constant band",
+    "own_vol": "Band at a tuned volatility",
     "ppo": "PPO", "pathwise": "Pathwise network", "ppo_start": "PPO before training",
     "rule_puts": "Buy 1-day ATM options", "rule_delta": "Greedy delta rule",
-    "symmetric": "Symmetric", "inventory_skew": "Inventory skew", "avellaneda_stoikov": "Avellaneda–Stoikov", "glft": "GLFT",
+    "symmetric": "Symmetric", "inventory_skew": "Inventory skew", "avellaneda_stoikov": "Avellaneda–Stoikov",
+    "glft": "GLFT",
 }
 
-# %% ../../nbs/api/00_ground/04_figures.ipynb #482ece3b
+# %% ../../nbs/api/00_ground/04_figures.ipynb #594d60a7
+_STYLE = {
+    "figure.figsize": (9, 3.6), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": .25,
+    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": 10,
+    "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.frameon": False, "legend.fontsize": 9,
+    "lines.linewidth": 1.4, "font.family": "DejaVu Sans",
+}
+
+# %% ../../nbs/api/00_ground/04_figures.ipynb #0a1992ef
 def use_theme() -> None:
     "Set the figure style used by every notebook."
     import seaborn as sns          # here, so that the command line starts without it
     sns.set_theme(style="ticks", context="notebook", palette=PALETTE)
-    mpl.rcParams.update({
-        "figure.figsize": (9, 3.6), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": .25, "axes.titlesize": 11,
-        "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9,
-        "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.4, "font.family": "DejaVu Sans",
-    })
+    mpl.rcParams.update(_STYLE)
 
 # %% ../../nbs/api/00_ground/04_figures.ipynb #4c23e55f
 def fan(

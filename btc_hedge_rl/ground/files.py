@@ -38,8 +38,11 @@ def atomic_path(
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../../nbs/api/00_ground/02_files.ipynb #c3056053
-def jsonable(x):
+# %% ../../nbs/api/00_ground/02_files.ipynb #5392c014
+def jsonable(
+    x,  # Dicts, lists, numbers, arrays, strings, times, paths
+):  # The same of plain dicts, lists, numbers and strings
+    "What JSON can hold of a value; numbers that are not finite become None."
     if isinstance(x, dict): return {str(k): jsonable(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)): return [jsonable(v) for v in x]
     if isinstance(x, np.ndarray): return jsonable(x.tolist())
@@ -48,10 +51,10 @@ def jsonable(x):
     if isinstance(x, (pd.Timestamp, Path)): return str(x)
     return x
 
-# %% ../../nbs/api/00_ground/02_files.ipynb #bef27a09
+# %% ../../nbs/api/00_ground/02_files.ipynb #1a479235
 def write_json(
     path: str | Path,  # Destination
-    value,  # Dicts, lists, numbers, arrays, strings
+    value,  # What `jsonable` knows
 ) -> Path:  # `path`
     "Write `value` as indented JSON, whole or not at all."
     with atomic_path(path) as temporary:

@@ -9,12 +9,15 @@ __all__ = ['GOLDEN', 'ZIGGURAT_EDGE', 'ZIGGURAT_RATIO', 'mix', 'stream', 'unifor
 import numpy as np
 from numba import njit, prange
 
-# %% ../../nbs/api/00_ground/03_streams.ipynb #9a8d9adb
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+# %% ../../nbs/api/00_ground/03_streams.ipynb #31fe77f7
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the step of the counter, an odd number near 2⁶⁴ over the golden ratio
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 @njit(cache=True, inline="always")
-def mix(z):
+def mix(
+    z: np.uint64,  # Any word
+) -> np.uint64:  # A word that looks unrelated
+    "Mix the bits of a word, one to one."
     z = (z ^ (z >> np.uint64(30))) * _MIX1
     z = (z ^ (z >> np.uint64(27))) * _MIX2
     return z ^ (z >> np.uint64(31))
@@ -50,12 +53,16 @@ def _ziggurat_layers(
         x[i] = np.sqrt(-2 * np.log(v / x[i - 1] + np.exp(-x[i - 1]**2 / 2)))
     return x, x[1:] / x[:-1]
 
-# %% ../../nbs/api/00_ground/03_streams.ipynb #a0167f20
+# %% ../../nbs/api/00_ground/03_streams.ipynb #49fd0012
 ZIGGURAT_EDGE, ZIGGURAT_RATIO = _ziggurat_layers()
 
 @njit(cache=True)
-def normal_rare(state, u, layer):
-    "The 1.2 % of draws that fall in a wedge or in the tail; the flag says whether the draw is accepted."
+def normal_rare(
+    state: np.uint64,  # Stream state
+    u: float,  # Point in the layer, -1 to 1
+    layer: int,  # 0 is the one with the tail
+):  # (next state, draw, whether it is accepted)
+    "The 1.2 % of draws that fall in a wedge or in the tail."
     if layer == 0:
         while True:
             state, a = uniform(state)

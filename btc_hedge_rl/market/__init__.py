@@ -8,16 +8,52 @@ __all__ = []
 # %% ../../nbs/api/04_market/00_market.ipynb #ba19f25c
 import lazy_loader as lazy
 
-# %% ../../nbs/api/04_market/00_market.ipynb #80f42919
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
+# %% ../../nbs/api/04_market/00_market.ipynb #d73b2705
+_formulas = {
     "pricing": ["CONTRACT", "mills_ratio", "INV_SQRT_2PI", "total_stdev", "value_from_density", "bs_scalar",
-        "call_flags", "flat_broadcast", "Valuation", "black_scholes"],
+                "call_flags", "flat_broadcast", "Valuation", "black_scholes"],
     "implied": ["implied_vol"],
     "volatility": ["realised_vol"],
-    "surface": ["atm_variance", "ssvi_curvature", "ssvi_variance", "surface_vol", "IVSurface"],
-    "universe": ["OptionUniverse", "COST_SCHEDULES", "option_cost", "price_contract"],
-    "account": ["OptionBook"],
+    "described": ["known_fields", "is_number", "is_duration"],
+}
+
+# %% ../../nbs/api/04_market/00_market.ipynb #7b1658db
+_perpetual = {
     "order_book": ["walk_book", "Fill", "OrderBook"],
-    "fills": ["candle_fills", "fill_probability", "FillIntensity", "bar_reaches", "observed_fill_rate",
-        "fit_fill_intensity"],
-})
+    "perpetual": ["TradingTerms", "trading_cost", "total_cost", "depth_strain", "Perpetual"],
+    "fills": ["FillRule", "Trades", "candle_trades", "fill_probability", "poisson_trades", "trades_in_bar",
+        "FillModel", "CandleFills", "PoissonFills", "FILLS", "as_fills", "bar_reaches", "observed_fill_rate",
+        "reach_loss", "fit_fill_intensity"],
+}
+
+# %% ../../nbs/api/04_market/00_market.ipynb #ac35b141
+_options = {
+    "surface": ["SurfaceParams", "atm_variance", "ssvi_curvature", "wing_strength", "ssvi_shape", "ssvi_variance",
+                "surface_vol", "IVSurface"],
+    "universe": ["OptionUniverse", "price_contract"],
+    "option_costs": ["COST_SCHEDULES", "option_cost", "is_schedule", "SpreadTable", "NO_SPREAD", "half_spread",
+                     "option_trade_cost", "OptionSpread", "calibrate_spread"],
+    "option_market": ["OptionMarket"],
+    "account": ["OptionBook"],
+}
+
+# %% ../../nbs/api/04_market/00_market.ipynb #71fa1cca
+_measured = {
+    "quotes": ["QUOTE_COLUMNS", "checked_quotes", "CHAIN_COLUMNS", "two_sided", "deribit_quotes"],
+    "book_fit": ["market_orders", "slippage_by_size", "fit_slippage", "recovery_ms", "BookFit", "calibrate_book"],
+    "funding_rates": ["FUNDINGS_PER_DAY", "FUNDING_BARS", "FundingModel", "funding_paid", "fit_funding"],
+    "surface_fit": ["quote_weights", "quote_slices", "smile_vols", "fit_smile", "level_vols", "Level", "fit_level",
+                    "SurfaceFit", "calibrate_surface", "call_delta", "arbitrage_slack", "level_forecasts"],
+}
+
+# %% ../../nbs/api/04_market/00_market.ipynb #38b3d64a
+_findings = {
+    "regimes": ["calm_and_volatile", "plot_local_vol", "beyond_range", "plot_smiles", "plot_surfaces", "plot_prices",
+        "chain"],
+    "fairness": ["midnight_forecasts", "week_draws", "fairness_row", "fairness_table", "dear_or_cheap",
+        "plot_forecasts", "payoff_of", "buy_everything", "bought_table"],
+    "weather": ["cost_table", "slippage_bp", "plot_book", "reaches_by_weather", "plot_fill_rates", "fill_table",
+        "fill_intervals", "intervals_sentence", "market_conclusions"],
+}
+_rooms = _formulas | _perpetual | _options | _measured | _findings
+__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_rooms)

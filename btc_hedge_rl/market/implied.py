@@ -13,9 +13,12 @@ from numba import njit, prange
 
 from .pricing import INV_SQRT_2PI, call_flags, flat_broadcast, mills_ratio
 
-# %% ../../nbs/api/04_market/02_implied.ipynb #42398af1
+# %% ../../nbs/api/04_market/02_implied.ipynb #d369ba5d
 @njit(cache=True, error_model="numpy")
-def _normalised_price(x, s):
+def _normalised_price(
+    x: float,  # $-|\\ln(S/K)|$
+    s: float,  # Total standard deviation
+):  # (price, distance from the upper bound, slope)
     "Out-of-the-money price over $\\sqrt{SK}$, its distance from the upper bound, and its slope in s."
     d1, d2 = x / s + 0.5 * s, x / s - 0.5 * s
     top = math.exp(0.5 * x)
@@ -24,9 +27,12 @@ def _normalised_price(x, s):
     if d1 > 0: return top - tail1 - tail2, tail1 + tail2, slope
     return tail1 - tail2, top - tail1 + tail2, slope
 
-# %% ../../nbs/api/04_market/02_implied.ipynb #65935e7e
+# %% ../../nbs/api/04_market/02_implied.ipynb #e1034cc0
 @njit(cache=True, error_model="numpy")
-def _implied_stdev(x, b):
+def _implied_stdev(
+    x: float,  # $-|\\ln(S/K)|$
+    b: float,  # Out-of-the-money price over $\\sqrt{SK}$
+) -> float:  # Total standard deviation; NaN outside the bounds
     "Solve $b(x, s) = b$ for s by bracketed Halley steps."
     top = math.exp(0.5 * x)
     if b == 0: return 0.0
@@ -42,19 +48,20 @@ def _implied_stdev(x, b):
         ratio = x * x / s**3 - 0.25 * s + (f1 if upper else -f1)       # f'' / f'
         newton = f / f1
         new = s - newton / max(1 - 0.5 * newton * ratio, 0.5)
-        if abs(new - s) <= 1e-8 * s: return new     # third order: the next step would be below rounding
+        if abs(new - s) <= 1e-8 * s: return new
         if not low < new < high: new = 0.5 * (low + high) if high < math.inf else 2 * s
         s = new
     return s
 
-# %% ../../nbs/api/04_market/02_implied.ipynb #c3764537
+# %% ../../nbs/api/04_market/02_implied.ipynb #61bfd3b8
 @njit(cache=True, parallel=True, error_model="numpy")
 def _implied_vols(price, spot, strike, tau, is_call, out):
     for i in prange(out.size):
         inside = max(spot[i] - strike[i], 0.0) if is_call[i] else max(strike[i] - spot[i], 0.0)
         meaningful = spot[i] > 0 and strike[i] > 0 and tau[i] > 0
         b = (price[i] - inside) / math.sqrt(spot[i] * strike[i])
-        out[i] = _implied_stdev(-abs(math.log(spot[i] / strike[i])), b) / math.sqrt(tau[i]) if meaningful else math.nan
+        stdev = _implied_stdev(-abs(math.log(spot[i] / strike[i])), b)
+        out[i] = stdev / math.sqrt(tau[i]) if meaningful else math.nan
 
 # %% ../../nbs/api/04_market/02_implied.ipynb #57b96c92
 def implied_vol(

@@ -27,10 +27,11 @@ def _mills_coefficients(
         return (x + 5) * np.sqrt(np.pi / 2) * special.erfcx(x / np.sqrt(2))
     return tuple(chebyshev.cheb2poly(chebyshev.chebinterpolate(scaled, degree))[::-1])
 
-# %% ../../nbs/api/04_market/01_pricing.ipynb #18f30222
+# %% ../../nbs/api/04_market/01_pricing.ipynb #7e64bf52
 _M = _mills_coefficients()
 CONTRACT = {"contract"}  # the only liberty the compiler gets: fused multiply-add; NaN and infinity keep their meaning
 
+# %% ../../nbs/api/04_market/01_pricing.ipynb #f1df2271
 @njit(cache=True, inline="always", error_model="numpy", fastmath=CONTRACT)
 def mills_ratio(
     x: float,  # Not negative
@@ -38,21 +39,24 @@ def mills_ratio(
     "Mills ratio of the normal distribution, $M(x) = N(-x)/\\varphi(x)$ for $x \\ge 0$."
     r = 1 / (x + 5)
     t = (x - 5) * r
-    p = ((((((_M[0] * t + _M[1]) * t + _M[2]) * t + _M[3]) * t + _M[4]) * t + _M[5]) * t + _M[6]) * t + _M[7]
-    p = ((((((p * t + _M[8]) * t + _M[9]) * t + _M[10]) * t + _M[11]) * t + _M[12]) * t + _M[13]) * t + _M[14]
-    p = (((((p * t + _M[15]) * t + _M[16]) * t + _M[17]) * t + _M[18]) * t + _M[19]) * t + _M[20]
+    p = (((((_M[0] * t + _M[1]) * t + _M[2]) * t + _M[3]) * t + _M[4]) * t + _M[5]) * t + _M[6]
+    p = ((((((p * t + _M[7]) * t + _M[8]) * t + _M[9]) * t + _M[10]) * t + _M[11]) * t + _M[12]) * t + _M[13]
+    p = ((((((p * t + _M[14]) * t + _M[15]) * t + _M[16]) * t + _M[17]) * t + _M[18]) * t + _M[19]) * t + _M[20]
     return p * r
 
-# %% ../../nbs/api/04_market/01_pricing.ipynb #11be5f00
-INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
-
+# %% ../../nbs/api/04_market/01_pricing.ipynb #c733e640
 @njit(cache=True, inline="always", error_model="numpy", fastmath=CONTRACT)
-def total_stdev(tau, sigma):
-    "Total standard deviation, kept above zero so that dividing by it gives the right limits; NaN for a negative volatility."
+def total_stdev(
+    tau: float,  # Years to expiry
+    sigma: float,  # Annualised volatility
+) -> float:
+    "Total standard deviation $\\sigma\\sqrt\\tau$, kept above zero; NaN for a negative volatility."
     s = sigma * math.sqrt(tau)
     return math.nan if s < 0 else (1e-150 if s < 1e-150 else s)
 
-# %% ../../nbs/api/04_market/01_pricing.ipynb #f3599e15
+# %% ../../nbs/api/04_market/01_pricing.ipynb #d0ca11b2
+INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
+
 @njit(cache=True, inline="always", error_model="numpy", fastmath=CONTRACT)
 def value_from_density(spot, strike, tau, sigma, is_call, k, s, density):
     "Price and Greeks from $k = \\ln(S/K)$, $s = \\sigma\\sqrt\\tau$ and $\\varphi(d_1)$; arithmetic only."
@@ -63,7 +67,7 @@ def value_from_density(spot, strike, tau, sigma, is_call, k, s, density):
     short_leg = strike - tail2 if d2 > 0 else tail2        # K N(d2)
     long_rest = tail1 if d1 > 0 else spot - tail1          # S N(-d1)
     short_rest = tail2 if d2 > 0 else strike - tail2       # K N(-d2)
-    flat = ((tau == 0) | (sigma == 0)) & (scaled == scaled)       # an expired option on an unknown price is not worth zero
+    flat = ((tau == 0) | (sigma == 0)) & (scaled == scaled)       # an expired option on NaN is not worth zero
     time_value = short_rest - long_rest if k > 0 else long_leg - short_leg
     time_value = 0.0 if flat | (time_value < 0) else time_value   # below zero only by rounding
     inside = (spot - strike if k > 0 else 0.0) if is_call else (0.0 if k > 0 else strike - spot)
@@ -87,7 +91,7 @@ def bs_scalar(
     d1 = k / s + 0.5 * s
     return value_from_density(spot, strike, tau, sigma, is_call, k, s, INV_SQRT_2PI * math.exp(-0.5 * d1 * d1))
 
-# %% ../../nbs/api/04_market/01_pricing.ipynb #2dd0003e
+# %% ../../nbs/api/04_market/01_pricing.ipynb #3a1add4c
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=CONTRACT)
 def _black_scholes_blocks(spot, strike, tau, sigma, is_call, out):
     "Fill the five rows of `out` with price and Greeks, 256 options at a time."
@@ -106,31 +110,36 @@ def _black_scholes_blocks(spot, strike, tau, sigma, is_call, out):
             density[i] = -0.5 * d1 * d1
         for i in range(n): density[i] = INV_SQRT_2PI * math.exp(density[i])
         for i in range(n):
-            price[i], delta[i], gamma[i], vega[i], theta[i] = value_from_density(S[i], K[i], T[i], V[i], C[i], k[i], s[i], density[i])
+            price[i], delta[i], gamma[i], vega[i], theta[i] = value_from_density(
+                S[i], K[i], T[i], V[i], C[i], k[i], s[i], density[i])
 
-# %% ../../nbs/api/04_market/01_pricing.ipynb #684a085c
+# %% ../../nbs/api/04_market/01_pricing.ipynb #8a0bd088
 @njit(cache=True)
 def _black_scholes_few(spot, strike, tau, sigma, is_call, out):
     "The same one by one: for a handful of options starting threads would take longer than pricing."
     for i in range(spot.size):
-        out[0, i], out[1, i], out[2, i], out[3, i], out[4, i] = bs_scalar(spot[i], strike[i], tau[i], sigma[i], is_call[i])
+        value = bs_scalar(spot[i], strike[i], tau[i], sigma[i], is_call[i])
+        out[0, i], out[1, i], out[2, i], out[3, i], out[4, i] = value
 
-# %% ../../nbs/api/04_market/01_pricing.ipynb #14f4bc7c
+# %% ../../nbs/api/04_market/01_pricing.ipynb #ec4022f4
 def call_flags(kind) -> np.ndarray:
     "Booleans from `\"call\"`, `\"put\"`, an array of them, or booleans."
     kind = np.asarray(kind)
     if kind.dtype == bool: return kind
     is_call = kind == "call"
-    if not np.all(is_call | (kind == "put")):
-        raise InputError(f'kind must be "call" or "put" (or an array of them), not {kind[~(is_call | (kind == "put"))].flat[0]!r}.')
+    unknown = ~(is_call | (kind == "put"))
+    if unknown.any():
+        raise InputError(f'kind must be "call" or "put" (or an array of them), not {kind[unknown].flat[0]!r}.')
     return is_call
 
-# %% ../../nbs/api/04_market/01_pricing.ipynb #852dd48c
-def flat_broadcast(*arrays):
-    "Flat contiguous float64 (or bool) copies of one shape, and that shape."
+# %% ../../nbs/api/04_market/01_pricing.ipynb #7c14cc70
+def flat_broadcast(
+    *arrays,  # Numbers or arrays that broadcast
+) -> tuple:  # list of flat contiguous float64 (or bool) arrays, and the shape they came from
+    "Arguments of one shape, as compiled loops want them."
     shape = np.broadcast_shapes(*(np.shape(a) for a in arrays))
-    return [np.ascontiguousarray(np.broadcast_to(np.asarray(a, bool if np.asarray(a).dtype == bool else float), shape)).reshape(-1)
-            for a in arrays], shape
+    typed = (np.asarray(a, bool if np.asarray(a).dtype == bool else float) for a in arrays)
+    return [np.ascontiguousarray(np.broadcast_to(a, shape)).reshape(-1) for a in typed], shape
 
 # %% ../../nbs/api/04_market/01_pricing.ipynb #19399859
 class Valuation(NamedTuple):

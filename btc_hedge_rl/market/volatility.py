@@ -13,9 +13,14 @@ from numba import njit, prange
 
 from ..ground import BARS_PER_YEAR, DT, InputError, rate_from_half_life
 
-# %% ../../nbs/api/04_market/03_volatility.ipynb #50cf09c7
+# %% ../../nbs/api/04_market/03_volatility.ipynb #24987956
 @njit(cache=True, parallel=True)
-def _ewma_vol(close, decay, initial, out):
+def _ewma_vol(
+    close: np.ndarray,  # (n_paths, n_steps + 1)
+    decay: float,  # λ, a bar
+    initial: np.ndarray,  # (n_paths,) volatility at the first bar
+    out: np.ndarray,  # (n_paths, n_steps + 1), filled
+) -> None:
     "Trailing exponentially weighted volatility of each row of `close`."
     for p in prange(close.shape[0]):
         variance = initial[p]**2
@@ -24,7 +29,7 @@ def _ewma_vol(close, decay, initial, out):
             variance = decay * variance + (1 - decay) * math.log(close[p, t] / close[p, t - 1])**2 * BARS_PER_YEAR
             out[p, t] = math.sqrt(variance)
 
-# %% ../../nbs/api/04_market/03_volatility.ipynb #a14772e8
+# %% ../../nbs/api/04_market/03_volatility.ipynb #039f643c
 def realised_vol(
     close,  # (n_paths, n_steps + 1) or (n_steps + 1,) closes, one every 5 minutes
     half_life: str = "12h",  # Age at which a return has half the weight of the newest
@@ -32,7 +37,8 @@ def realised_vol(
 ) -> np.ndarray:  # Shape of `close`; annualised; the value at t uses closes up to t only
     "Trailing (exponentially weighted) annualised volatility of 5-minute log returns."
     array = np.asarray(close, float)
-    if array.ndim not in (1, 2): raise InputError(f"close must be (n_paths, n_steps + 1) or (n_steps + 1,), not of shape {array.shape}.")
+    if array.ndim not in (1, 2):
+        raise InputError(f"close must be (n_paths, n_steps + 1) or (n_steps + 1,), not of shape {array.shape}.")
     rows = np.ascontiguousarray(np.atleast_2d(array))
     out = np.empty_like(rows)
     start = np.ascontiguousarray(np.broadcast_to(np.asarray(initial, float), rows.shape[:1]))

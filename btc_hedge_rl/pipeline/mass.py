@@ -48,14 +48,15 @@ def play_chunk(
 ) -> dict:  # Rule and quantity → (paths,) of the chunk, in bp of the initial spot (turnover in BTC)
     "Play every rule on one chunk of paths."
     import numba
-    from btc_hedge_rl.backtest import UNITS, backtest
+    from btc_hedge_rl.backtest import backtest
     from btc_hedge_rl.ground import BARS_PER_DAY
     from btc_hedge_rl.simulator import FIRST_PATH, MarketModel, simulate
+    from btc_hedge_rl.envs import DeltaTask, flat_cost
     if threads: numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     paths = simulate(MarketModel.from_dict(model), _chunk_size(point, number), point["n_days"] * BARS_PER_DAY, point["seed"],
                      first=FIRST_PATH["test"] + number * CHUNK, candles=False)
-    env = {k: point[k] for k in ("decision_bars", "cost", "moneyness")}
-    played, scale = backtest(_rules(point["risk_aversion"], point["decision_bars"]), paths, **env).episodes, UNITS["BtcHedge/DeltaHedging-v0"][1]
+    task = DeltaTask(flat_cost(point["cost"]), moneyness=point["moneyness"], decision_bars=point["decision_bars"])
+    played, scale = backtest(_rules(point["risk_aversion"], point["decision_bars"]), paths, task).episodes, 1 / task.per_unit
     return {f"{name}/{key}": value for name, e in played.items()
             for key, value in (("pnl", e.pnl * scale), ("max_drawdown", e.drawdown * scale), ("turnover", e.turnover), ("cost", e.cost * scale))}
 

@@ -6,8 +6,10 @@
 __all__ = ['headline', 'plot_headline', 'publish']
 
 # %% ../../nbs/api/09_pipeline/10_publishing.ipynb #3f1abed1
+from functools import partial
 from pathlib import Path
 
+from ..backtest import share_in_words
 from ..ground import InputError, STRATEGY_NAMES, atomic_path, read_json, write_json
 from .parameters import find_notebooks
 from .provenance import outputs_hash
@@ -30,15 +32,18 @@ def headline(
     manifest: dict,  # Of the same run
 ) -> str:  # Markdown
     "The answer in three sentences, from the numbers."
-    delta, options = metrics["delta_hedging"], metrics["option_hedging"]
-    def said(task, other):
+    def said(task, other, called):
         c = next(c for c in metrics["comparisons"] if (c["task"], c["second"], c["metric"]) == (task, other, "cvar95"))
-        change = c["difference"] / metrics[task][other]["cvar95"]
-        return {"better": f"**{-change:.0%} better** than", "worse": f"**{change:.0%} worse** than", "undecided": "**not distinguishable** from"}[c["verdict"]] if abs(change) >= .005 or c["verdict"] == "undecided" \
-            else f"{c['verdict']} by {abs(change):.1%} than"
-    return (f"In the tail that matters (CVaR95) PPO hedges a short Bitcoin call {said('delta_hedging', 'bs_delta')} Black–Scholes delta, {said('delta_hedging', 'whalley_wilmott')} the tuned no-trade band it starts from and {said('delta_hedging', 'constant_band')} a tuned band of constant width. "
-            f"For a market maker whose inventory is hedged with options, PPO is {said('option_hedging', 'unhedged')} no hedge and {said('option_hedging', 'rule_delta')} greedy delta hedging, the best simple rule. "
-            f"The second comparison is what training added. ({manifest['unseen_paths']:,} unseen 14-day paths of a market calibrated to *{manifest['data']}*; {manifest['training']}.)")
+        return share_in_words(c["verdict"], c["difference"] / metrics[task][other]["cvar95"], called)
+    delta, options = partial(said, "delta_hedging"), partial(said, "option_hedging")
+    return ("In the tail that matters (CVaR95) PPO hedges a short Bitcoin call "
+            f"{delta('bs_delta', 'Black–Scholes delta')}, "
+            f"{delta('whalley_wilmott', 'the tuned no-trade band it starts from')} and "
+            f"{delta('constant_band', 'a tuned band of constant width')}. "
+            "For a market maker whose inventory is hedged with options, PPO is "
+            f"{options('unhedged', 'no hedge')} and {options('rule_delta', 'greedy delta hedging, the best simple rule')}. "
+            f"The second comparison is what training added. ({manifest['unseen_paths']:,} unseen 14-day paths of a market "
+            f"calibrated to *{manifest['data']}*; {manifest['training']}.)")
 
 # %% ../../nbs/api/09_pipeline/10_publishing.ipynb #8b4ca679
 def plot_headline(metrics: dict) -> None:

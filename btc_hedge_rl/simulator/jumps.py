@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..ground import BARS_PER_DAY, BARS_PER_YEAR, InputError
+from ..data import follows
 
 # %% ../../nbs/api/02_simulator/03_jumps.ipynb #9f4481a3
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class JumpSet:
     "Detected jumps: where, how large, by which rule."
     index: np.ndarray  # (n_jumps,) bar number of each jump (1 is the first return)
     size: np.ndarray  # (n_jumps,) log return of the bar
-    n_bars: int  # Returns examined
+    n_bars: int  # Bars after the first
     rule: str  # Name of the scale estimate
     multiple: float  # Threshold in units of the scale
     threshold: float  # Median threshold, log return
@@ -63,11 +64,17 @@ def detect_jumps(
     "Returns that exceed `multiple` times a scale estimate."
     if rule not in _SCALES: raise InputError(f"Jump rule {rule!r} is unknown: choose one of {', '.join(_SCALES)}.")
     if not multiple > 0: raise InputError(f"Jump threshold multiple is {multiple}: it must be positive.")
-    r = np.diff(np.log(bars["close"].to_numpy()))
-    season = _hour_of_week_season(r, bars.index[1:]) if diurnal else np.ones_like(r)
+    inside = follows(bars.index)                                     # no return crosses a seam
+    r, time = np.diff(np.log(bars["close"].to_numpy()))[inside], bars.index[1:][inside]
+    season = _hour_of_week_season(r, time) if diurnal else np.ones_like(r)
     threshold = multiple * _SCALES[rule](r / season) * season
     jump = np.abs(r) > threshold
+<<<<<<< HEAD
     if jump.all() or r.std() == 0:
         raise InputError("The bars do not move: no volatility can be estimated from constant prices.")
     sigma = float(r[~jump].std() * np.sqrt(BARS_PER_YEAR))
     return JumpSet(np.flatnonzero(jump) + 1, r[jump], len(r), rule, multiple, float(np.median(threshold)), sigma)
+=======
+    if jump.all() or r.std() == 0: raise InputError("The bars do not move: no volatility can be estimated from constant prices.")
+    return JumpSet(np.flatnonzero(inside)[jump] + 1, r[jump], len(bars) - 1, rule, multiple, float(np.median(threshold)), float(r[~jump].std() * np.sqrt(BARS_PER_YEAR)))
+>>>>>>> main

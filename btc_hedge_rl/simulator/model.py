@@ -15,7 +15,12 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
+<<<<<<< HEAD
 from ..ground import BARS_PER_DAY, DT, InputError, half_life, read_json, write_json
+=======
+from ..ground import BARS_PER_DAY, DT, InputError, read_json, write_json
+from ..data import follows
+>>>>>>> main
 from .drift import QED, fit_qed
 from .goodness import fit_on_bars
 from .hawkes import Hawkes
@@ -95,6 +100,8 @@ def hourly_increments(
     y = np.log(bars["close"].to_numpy() / bars["close"].iloc[0])
     part = np.zeros(len(y))
     part[jumps.index] = jumps.size
+    seam = np.flatnonzero(~follows(bars.index)) + 1
+    part[seam] = y[seam] - y[seam - 1]           # what happened in a hole is no move of the diffusion
     every = np.arange(0, len(y), 12)
     return y[every], np.add.reduceat(part[1:], every[:-1])[:len(every) - 1] if len(every) > 1 else np.zeros(0)
 

@@ -22,7 +22,7 @@ from ..ground import InputError
 from ..pipeline import outputs_hash, provenance, stamp
 from .finishing import finish, local_css, mend_anchors
 from .formulas import math_font, site_tool
-from .links import page_name
+from .links import module_page, page_name
 from .signatures import with_constants
 from .tidying import tidy_page
 
@@ -59,7 +59,7 @@ def _stage(
     ignore = shutil.ignore_patterns(".*", "_*", "__pycache__")
     shutil.copytree(project / "nbs", work / "nbs", ignore=ignore)
     for name in ("settings.ini", "_quarto.yml"): shutil.copy(project / name, work / name)
-    for notebook in (work / "nbs" / "api").glob("*.ipynb"): with_constants(notebook)
+    for notebook in (work / "nbs" / "api").rglob("*.ipynb"): with_constants(notebook)
     _stamp_published(work / "nbs" / "research", work / "nbs" / "results")
     executed = {p.name: p for p in run.glob("*.ipynb")} if run else {}
     replaced = [shutil.copy(executed[p.name], p) for p in (work / "nbs" / "research").glob("*.ipynb") if p.name in executed]
@@ -79,38 +79,58 @@ def _call(command: list, cwd: Path, project: Path) -> None:
 
 # %% ../../nbs/api/10_site/07_building.ipynb #d1cefc78
 def present(
-    contents: list,  # Entries of a sidebar
-    nbs: Path,  # Folder of the pages
+    contents: list,  # Entries of a sidebar, which may hold sections
+    pages: Path,  # Folder of the pages
 ) -> list:  # The entries that lead somewhere
     "Drop sidebar entries without a page."
-    def leads(entry):
-        target = entry if isinstance(entry, str) else entry.get("href") or entry.get("contents")
-        if isinstance(target, list): entry["contents"] = target = present(target, nbs)
-        return bool(target) if isinstance(target, list) else any(nbs.glob(target))
-    return [entry for entry in contents if leads(entry)]
+    found = []
+    for entry in contents:
+        target = entry if isinstance(entry, str) else entry.get("contents") or entry.get("href")
+        target = present(target, pages) if isinstance(target, list) else page_name(target)
+        if not (target if isinstance(target, list) else any(pages.glob(target))): continue
+        found.append(target if isinstance(entry, str) else entry | {"contents" if "contents" in entry else "href": target})
+    return found
 
 # %% ../../nbs/api/10_site/07_building.ipynb #e2723048
-def _write_sources(package: Path, pages: Path) -> None:
-    "A page for the source of each module, so that `source` beside a signature leads to its line."
-    (pages / "source").mkdir()
-    for module in sorted(package.glob("[!_]*.py")):
-        about = {"title": module.name, "description": f"Source of {package.name}.{module.stem}", "search": False, "toc": False}
-        notebook = Path("api", module.stem + ".ipynb")
-        link = f"[The notebook this module is written from](../{notebook.as_posix()})\n\n" if (pages / notebook).exists() else ""
-        code = f'````{{.python code-line-numbers="true"}}\n{module.read_text(encoding="utf-8").rstrip()}\n````\n'
-        (pages / "source" / f"{module.stem}.md").write_text(f"---\n{yaml.safe_dump(about)}---\n\n{link}{code}", encoding="utf-8")
+def _modules(package: Path) -> list[Path]:
+    "Modules that have a page: the rooms, and the doors of the chapters."
+    named = (path.relative_to(package).with_suffix("") for path in package.rglob("*.py"))
+    return sorted(path for path in named if not path.parts[0].startswith("_"))
 
 # %% ../../nbs/api/10_site/07_building.ipynb #fa3d24c8
-def _prepare(work: Path, package: Path) -> Path:
-    "Tidy every processed notebook, and write the sidebar and the source pages beside them."
-    pages = work / "_proc"
-    settings = site_tool("nbdev.config").get_config(path=work)
-    hosts = {"doc_host": settings.doc_host, "git_url": settings.git_url}
+def _write_sources(package: Path, pages: Path) -> None:
+    "Write the pages with the sources of the modules."
+    for module in _modules(package):
+        place = Path(module_page(module.as_posix()))
+        home, notebook = "../" * len(place.parts), f"api/{place.as_posix()}.ipynb"
+        dotted = ".".join((package.name, *module.parts)).removesuffix(".__init__")
+        about = {"title": dotted, "description": f"Source of {dotted}", "search": False, "toc": False}
+        link = f"[The notebook this module is written from]({home}{notebook})\n\n" if (pages / notebook).exists() else ""
+        text = (package / module).with_suffix(".py").read_text(encoding="utf-8").rstrip()
+        code = f'````{{.python code-line-numbers="true"}}\n{text}\n````\n'
+        page = pages / "source" / place.with_suffix(".md")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(f"---\n{yaml.safe_dump(about)}---\n\n{link}{code}", encoding="utf-8")
+
+# %% ../../nbs/api/10_site/07_building.ipynb #08d4a875
+def _rename_pages(pages: Path, hosts: dict, package: Path) -> None:
+    "Tidy every processed notebook and give it the name of its page."
     for path in sorted(pages.rglob("*.ipynb")):
         name = path.relative_to(pages).as_posix()
         nb = tidy_page(json.loads(path.read_text(encoding="utf-8")), name, hosts, package)
+        page = pages / page_name(name)
+        page.parent.mkdir(parents=True, exist_ok=True)
         path.unlink()
-        (pages / page_name(name)).write_text(json.dumps(nb), encoding="utf-8")
+        page.write_text(json.dumps(nb), encoding="utf-8")
+    for folder in sorted(pages.rglob("[0-9]*_*"), reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()): folder.rmdir()
+
+# %% ../../nbs/api/10_site/07_building.ipynb #03d7f72c
+def _prepare(work: Path, package: Path) -> Path:
+    "Lay out what the renderer reads: pages, sidebar, styles, the font of the formulas, and the sources of the modules."
+    pages = work / "_proc"
+    settings = site_tool("nbdev.config").get_config(path=work)
+    _rename_pages(pages, {"doc_host": settings.doc_host, "git_url": settings.git_url}, package)
     config = yaml.safe_load((work / "_quarto.yml").read_text(encoding="utf-8"))
     sidebar = config["website"]["sidebar"]
     sidebar["contents"] = present(sidebar["contents"], pages)

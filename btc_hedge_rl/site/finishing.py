@@ -35,7 +35,7 @@ def _typeset(soup) -> None:
 # %% ../../nbs/api/10_site/06_finishing.ipynb #f90a3710
 def _mark_cells(table, css: str) -> None:
     "Keep which few cells a pandas Styler highlighted, and leave the colour to the style sheet."
-    names = {n for rule in re.findall(r"([^{}]+)\{[^}]*background-color", css) for n in re.findall(r"#(\w+mean_metrics\d+_col\d+)", rule)}
+    names = {n for rule in re.findall(r"([^{}]+)\{[^}]*background-color", css) for n in re.findall(r"#(\w+_row\d+_col\d+)", rule)}
     cells = [cell for cell in table.select("td[id]") if cell["id"] in names]
     if len(cells) * 2 < len(table.select("tbody td")):
         for cell in cells: cell["class"] = [*cell.get("class", []), "marked"]

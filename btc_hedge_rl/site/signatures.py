@@ -52,17 +52,29 @@ def _line_of(module: str, name: str) -> int:
     return min([node.lineno, *(d.lineno for d in node.decorator_list)]) if node else 0
 
 # %% ../../nbs/api/10_site/04_signatures.ipynb #85fc73a0
+def _place(
+    package: Path,  # Folder of the modules
+    own: str,  # Module of the page, such as `"market/pricing"`
+    name: str,  # Of a definition
+    found: tuple[str, int],  # Module and line that nbdev tells
+) -> tuple[str, int]:  # Module and line that the page should show
+    "Prefer the page's own definition of a name to the one nbdev found elsewhere."
+    file = package / f"{own}.py"
+    line = _line_of(file.read_text(encoding="utf-8"), name) if found[0] != own and file.exists() else 0
+    return (own, line) if line else found
+
+# %% ../../nbs/api/10_site/04_signatures.ipynb #39b59895
 def as_written(
     text: str,  # Markdown of a `show_doc` cell
     package: Path,  # Folder of the modules
-    own: str,  # Module of the page
+    own: str,  # Module of the page, such as `"market/pricing"`
 ) -> str:
     "Put the signature of the source in the place of nbdev's, which also takes a name that two modules share for the last one's."
-    found, name = re.search(rf"/{package.name}/(\w+)\.py#L(\d+)", text), re.search(r"^### (\S+)", text, re.M)
+    found, name = re.search(rf"/{package.name}/([\w/]+)\.py#L(\d+)", text), re.search(r"^### (\S+)", text, re.M)
     if not found: return text
-    line = _line_of((package / f"{own}.py").read_text(encoding="utf-8"), name[1]) if name and found[1] != own and (package / f"{own}.py").exists() else 0
-    module, line = (own, line) if line else (found[1], int(found[2]))
-    written = re.sub(r"\$([^$]+)\$", lambda m: _in_letters(m[1]), signature((package / f"{module}.py").read_text(encoding="utf-8"), line))
+    module, line = _place(package, own, name[1] if name else "", (found[1], int(found[2])))
+    head = signature((package / f"{module}.py").read_text(encoding="utf-8"), line)
+    written = re.sub(r"\$([^$]+)\$", lambda m: _in_letters(m[1]), head)
     text = text.replace(found[0], f"/{package.name}/{module}.py#L{line}")
     return re.sub(r"```python\n.*?\n```", lambda m: f"```python\n{written}\n```", text, count=1, flags=re.S) if written else text
 

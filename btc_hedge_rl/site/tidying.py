@@ -77,6 +77,12 @@ def _shown_markdown(text: str, fix) -> str:
     return "".join(re.sub(r"\[(`[^`]+`)\]\([^)]*\)", r"\1", p) if p.startswith("```") else fix(p) for p in parts)
 
 # %% ../../nbs/api/10_site/05_tidying.ipynb #e67325e2
+def _own_module(path: str) -> str:
+    "Module of a page of the library: the room's, or the door's."
+    folder, _, room = page_name(path).removeprefix("api/").removesuffix(".ipynb").rpartition("/")
+    return f"{folder}/__init__" if room == folder else f"{folder}/{room}".strip("/")
+
+# %% ../../nbs/api/10_site/05_tidying.ipynb #269e9214
 def tidy_page(
     nb: dict,  # Notebook as nbdev processed it
     path: str,  # Its path below nbs/
@@ -100,6 +106,6 @@ def tidy_page(
         for data in datas:
             if "text/markdown" not in data: continue
             shown = cell_text(data["text/markdown"])
-            data["text/markdown"] = _shown_markdown(as_written(shown, package, Path(page_name(path)).stem) if "show_doc(" in source else shown, fix)
+            data["text/markdown"] = _shown_markdown(as_written(shown, package, _own_module(path)) if "show_doc(" in source else shown, fix)
         if any(mime.startswith("image/") for data in datas for mime in data): cell["source"] = with_alt_text(cell["source"], heading)
     return nb

@@ -16,4 +16,5 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "stress": ["VolatilityShock", "CrashReplay"],
     "catalogue": ["QedHawkes", "WORLDS", "world"],
     "scoring": ["scoreboard", "scores", "plot_scoreboard", "truth_scores"],
+    "findings": ["misses", "falls_short", "which_world", "stochastic_vol_table", "passing_gap", "how_to_read"],
 })

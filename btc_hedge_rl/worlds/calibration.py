@@ -13,7 +13,7 @@ from scipy.signal import lfilter
 from scipy.stats import chi2
 
 from ..ground import BARS_PER_DAY, BARS_PER_YEAR, DT, InputError
-from ..data import acf
+from ..data import acf, follows
 from .stochastic_vol import StochasticVolModel
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #199edfc1
@@ -118,7 +118,7 @@ def calibrate_stochastic_vol(
 ) -> StochasticVolModel:  # Ready to simulate
     "Calibrate seasons, two volatility factors, leverage, jumps with aftershocks, overshoot and wicks by moments."
     if len(bars) < 7 * BARS_PER_DAY: raise InputError(f"{len(bars)} bars are too few to calibrate: at least {7 * BARS_PER_DAY} (7 days) are needed.")
-    r, index = np.diff(np.log(bars["close"].to_numpy())), bars.index[1:]
+    r, index = np.where(follows(bars.index), np.diff(np.log(bars["close"].to_numpy())), 0), bars.index[1:]
     pattern, jump, z = _week_and_jumps(r, index, multiple)
     week, main = _by_week(pattern, index), _main_shocks(r, jump)
     echo, kept = _aftershocks(r, main)

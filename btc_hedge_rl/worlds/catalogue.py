@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..ground import BARS_PER_DAY, BARS_PER_YEAR, InputError
+from ..data import returns_within
 from ..simulator import MarketModel, Paths, calibrate, simulate
 from .calibration import calibrate_stochastic_vol
 from .shared import World
@@ -38,7 +39,7 @@ class QedHawkes(World):
 
 # %% ../../nbs/api/03_worlds/05_catalogue.ipynb #e5e211a0
 def _volatility_shock(bars):
-    r = np.diff(np.log(bars["close"].to_numpy()))
+    r = returns_within(bars).to_numpy()
     return VolatilityShock(vol=float(r.std() * np.sqrt(BARS_PER_YEAR)), spot=float(bars["close"].iloc[-1]))
 
 # %% ../../nbs/api/03_worlds/05_catalogue.ipynb #641f7b04

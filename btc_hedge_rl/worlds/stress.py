@@ -13,6 +13,7 @@ import pandas as pd
 from numba import njit, prange
 
 from ..ground import BARS_PER_DAY, BARS_PER_YEAR, DT, InputError, mix, normal, stream, uniform
+from ..data import follows
 from ..simulator import Paths, bridge_range
 from .shared import World, empty_paths
 
@@ -80,7 +81,7 @@ class CrashReplay(World):
         "Take the days to replay from bars; days begin at the clock of the first bar."
         if len(bars) < 2 * BARS_PER_DAY + 1: raise InputError(f"{len(bars)} bars are too few to replay: at least two days are needed.")
         before = bars["close"].to_numpy()[:-1, None]
-        moves = np.log(bars[["open", "high", "low", "close"]].to_numpy()[1:] / before)
+        moves = np.log(bars[["open", "high", "low", "close"]].to_numpy()[1:] / before)[follows(bars.index)]
         worst = np.abs(moves[:, 3]).argmax() // BARS_PER_DAY * BARS_PER_DAY
         growth = np.log(np.mean(np.exp(moves[:, 3])))
         return cls(moves - growth, int(min(worst, len(moves) - BARS_PER_DAY)), float(bars["close"].iloc[-1]))
