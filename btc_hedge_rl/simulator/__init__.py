@@ -28,12 +28,8 @@ _rooms |= {
     "stored": ["StoredPaths", "simulate_to"],
     "recovery": ["covers"],
     "synthetic": ["SAMPLE", "synthetic_bars"],
-<<<<<<< HEAD
+    "findings": ["jump_rules_table", "plot_jumps", "hawkes_table", "hawkes_sentence", "plot_hawkes_fit",
+                 "plot_drift", "drift_table", "drift_sentence", "regression_table", "facts_beside", "mean_wick",
+                 "plot_likeness", "likeness_sentence"],
 }
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_rooms)
-=======
-    "findings": ["jump_rules_table", "plot_jumps", "hawkes_table", "hawkes_sentence", "plot_hawkes_fit",
-        "plot_drift", "drift_table", "drift_sentence", "regression_table", "facts_beside", "mean_wick",
-        "plot_likeness", "likeness_sentence"],
-})
->>>>>>> main

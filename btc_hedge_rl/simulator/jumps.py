@@ -69,12 +69,8 @@ def detect_jumps(
     season = _hour_of_week_season(r, time) if diurnal else np.ones_like(r)
     threshold = multiple * _SCALES[rule](r / season) * season
     jump = np.abs(r) > threshold
-<<<<<<< HEAD
     if jump.all() or r.std() == 0:
         raise InputError("The bars do not move: no volatility can be estimated from constant prices.")
     sigma = float(r[~jump].std() * np.sqrt(BARS_PER_YEAR))
-    return JumpSet(np.flatnonzero(jump) + 1, r[jump], len(r), rule, multiple, float(np.median(threshold)), sigma)
-=======
-    if jump.all() or r.std() == 0: raise InputError("The bars do not move: no volatility can be estimated from constant prices.")
-    return JumpSet(np.flatnonzero(inside)[jump] + 1, r[jump], len(bars) - 1, rule, multiple, float(np.median(threshold)), float(r[~jump].std() * np.sqrt(BARS_PER_YEAR)))
->>>>>>> main
+    where = np.flatnonzero(inside)[jump] + 1
+    return JumpSet(where, r[jump], len(bars) - 1, rule, multiple, float(np.median(threshold)), sigma)

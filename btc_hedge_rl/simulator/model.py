@@ -15,12 +15,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-<<<<<<< HEAD
 from ..ground import BARS_PER_DAY, DT, InputError, half_life, read_json, write_json
-=======
-from ..ground import BARS_PER_DAY, DT, InputError, read_json, write_json
 from ..data import follows
->>>>>>> main
 from .drift import QED, fit_qed
 from .goodness import fit_on_bars
 from .hawkes import Hawkes

@@ -16,11 +16,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..ground import InputError, atomic_path
-<<<<<<< HEAD
-from ..data import PRICES
-=======
-from ..data import window_starts
->>>>>>> main
+from ..data import PRICES, window_starts
 
 # %% ../../nbs/api/02_simulator/09_paths.ipynb #4803810a
 @dataclass(frozen=True)
@@ -55,7 +51,6 @@ def save(self: Paths, path) -> Path:
             np.savez(file, **arrays, source=np.array(self.source), vol=np.array(self.vol))
     return Path(path)
 
-<<<<<<< HEAD
 # %% ../../nbs/api/02_simulator/09_paths.ipynb #2266a08b
 @patch(cls_method=True)
 def load(cls: Paths, path) -> Paths:
@@ -71,21 +66,9 @@ def load(cls: Paths, path) -> Paths:
 def from_bars(cls: Paths, bars: pd.DataFrame, n_steps: int, stride: int | None = None) -> Paths:
     "Cut bars into windows of `n_steps` bars, one every `stride` bars (non-overlapping by default)."
     stride = stride or n_steps
-    first = np.arange(0, len(bars) - n_steps, stride)
-    if len(first) == 0: raise InputError(f"{len(bars)} bars are too few for a window of {n_steps}.")
+    first = window_starts(bars.index, n_steps, stride)          # no window crosses a seam
+    if len(first) == 0: raise InputError(f"{len(bars)} bars are too few for a window of {n_steps} in one segment.")
     take = first[:, None] + np.arange(n_steps + 1)
     o, h, l, c = (np.ascontiguousarray(bars[k].to_numpy()[take]) for k in PRICES)
     for x in (o, h, l): x[:, 0] = c[:, 0]
     return cls(o, h, l, c, bars.attrs.get("source", "bars"))
-=======
-    @classmethod
-    def from_bars(cls, bars: pd.DataFrame, n_steps: int, stride: int | None = None) -> "Paths":
-        "Cut bars into windows of `n_steps` bars, one every `stride` bars (non-overlapping by default)."
-        stride = stride or n_steps
-        first = window_starts(bars.index, n_steps, stride)          # no window crosses a seam
-        if len(first) == 0: raise InputError(f"{len(bars)} bars are too few for a window of {n_steps} in one segment.")
-        take = first[:, None] + np.arange(n_steps + 1)
-        o, h, l, c = (np.ascontiguousarray(bars[k].to_numpy()[take]) for k in ("open", "high", "low", "close"))
-        for x in (o, h, l): x[:, 0] = c[:, 0]
-        return cls(o, h, l, c, bars.attrs.get("source", "bars"))
->>>>>>> main
