@@ -10,16 +10,16 @@ import lazy_loader as lazy
 
 # %% ../../nbs/api/08_backtest/00_backtest.ipynb #1ee36095
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "metrics": ["cvar", "EPISODE_DAYS", "METRICS", "PATH_METRICS", "performance_metrics"],
+    "metrics": ["METRICS", "EPISODE_DAYS", "PATH_METRICS", "performance_metrics"],
     "playing": ["BacktestResult", "mean_metrics", "backtest"],
     "stored": ["save_result", "load_result"],
     "comparing": ["Comparison", "HIGHER_IS_BETTER", "TAILS", "FEW_WINDOWS", "draw_blocks", "bootstrap_values",
         "bootstrap_differences", "block_of", "widening", "reflected", "compare"],
     "tuning": ["tune"],
     "pictures": ["colour_of", "plot_densities", "plot_intervals"],
-    "verdict": ["VERDICT_WORDS", "in_words", "with_interval", "verdict_sentence", "share_in_words"],
     "making": ["judge_maker", "judge_makers", "MAKER_COLUMNS", "agreement_table", "disagreeing", "causes_table",
         "plot_causes", "fee_table", "fee_sentence", "profit_sentence", "agreement_sentence"],
+    "verdict": ["VERDICT_WORDS", "in_words", "with_interval", "verdict_sentence", "share_in_words"],
     "tables": ["UNIT_DIGITS", "unit_digits", "RESULT_COLUMNS", "show_result", "seed_table", "comparison_table"],
     "elsewhere": ["market_gaps", "gaps_table", "as_comparison", "plot_gaps", "gap_sentence"],
     "conclusions": ["compare_all", "plot_gap", "share_covered", "delta_conclusions", "option_conclusions",
@@ -32,6 +32,9 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "panels": ["plot_tuning", "plot_learning", "validation_rewards", "plot_band_maps", "plot_side_by_side",
         "decision_days", "plot_profit_fans", "plot_trading", "plot_exposures"],
     "walking": ["Fold", "folds_of", "windows_after", "TunedRule", "GridRule", "Plan", "prepare", "trailing_vol",
-        "PLAYED", "play_at", "Stop", "play_fold", "WalkForward", "in_turn", "gathered", "stops_record",
+        "PLAYED", "play_at", "Stop", "play_fold", "in_turn", "WalkForward", "gathered", "stops_record",
         "walk_forward"],
+    "rehearsal": ["Rehearsal", "KEEP", "rehearse", "market_states", "walk_band", "rehearsed"],
+    "rule_tuning": ["TunedBand", "POINTS", "grid_of", "whole_numbers", "at_edges", "tune_rule", "tune_families",
+        "families_table"],
 })
