@@ -46,6 +46,9 @@ class _RunCommand(TyperCommand):
 # %% ../nbs/api/11_cli.ipynb #9fbad903
 _Out = typer.Option("", metavar="FOLDER", help="Run folder; runs/PROFILE or runs/PROFILE-DATA without it.")
 _Data = typer.Option("", metavar="FILE", help="5-minute bars (CSV, Binance zip, Parquet); the synthetic sample without it.")
+_Repair = typer.Option("", metavar="NAMES", help="What may be done to the bars, names joined by commas: fill-gaps (flat bars in holes of up to an hour), "
+                       "splice (the same, and longer holes end a segment), resample (1-minute bars), sort, drop-duplicates, drop-invalid.")
+_Invented = typer.Option(.01, "--max-invented", metavar="SHARE", help="Largest share of bars that a repair may invent.")
 _Profile = typer.Option("study", metavar="NAME", help="smoke, study, full, or a TOML file.")
 _Values = typer.Option([], "-p", "--parameter", metavar="NAME=VALUE", help="Set a notebook parameter; may be repeated.")
 _Notebooks = typer.Option("", metavar="DIR", help="Folder of the research notebooks; a clone finds its own.")
@@ -54,7 +57,7 @@ _Timeout = typer.Option(7200., metavar="SECONDS", help="Time limit for each note
 # %% ../nbs/api/11_cli.ipynb #22f56eb8
 @app.command("run", cls=_RunCommand)
 def run_command(
-    data: str = _Data, profile: str = _Profile, parameter: list[str] = _Values, out: str = _Out, notebooks: str = _Notebooks, timeout: float = _Timeout,
+    data: str = _Data, repair: str = _Repair, max_invented: float = _Invented, profile: str = _Profile, parameter: list[str] = _Values, out: str = _Out, notebooks: str = _Notebooks, timeout: float = _Timeout,
     from_: str = typer.Option("", "--from", metavar="NN", help="Execute this step and all after it."),
     only: str = typer.Option("", "--only", metavar="NN", help="Execute this step alone."),
     force: bool = typer.Option(False, "--force", help="Execute every step even if nothing has changed."),
@@ -64,7 +67,7 @@ def run_command(
     if list_parameters:
         print(parameter_table(find_notebooks(notebooks)))
         return
-    folder = run_study(data, profile, _assignments(parameter), out, notebooks, from_, only, force, timeout)
+    folder = run_study(data, profile, _assignments(parameter), out, notebooks, from_, only, force, timeout, repair=repair, max_invented=max_invented)
     print(f"\n{os.path.relpath(folder)}: executed notebooks, artifacts{', metrics.json' * (folder / 'metrics.json').exists()}, manifest.json")
 
 # %% ../nbs/api/11_cli.ipynb #4f0e5e73
@@ -77,11 +80,13 @@ def fetch_command(
     base_url: str = typer.Option("", metavar="URL", help="Address of a mirror of the archive."),
     cache: str = typer.Option("", metavar="FOLDER", help="Verified downloads; the user's cache folder without it."),
     funding: bool = typer.Option(False, "--funding", help="Funding rates instead of bars."),
+    repair: str = _Repair, max_invented: float = _Invented,
 ):
     "Download 5-minute bars (or funding rates) from the Binance USD-M archive, verify them, and write one Parquet file."
     from btc_hedge_rl.data import fetch_bars, fetch_funding, write_bars
     path = Path(out or f"{symbol}_{'funding_' * funding}{start}_{end}.parquet")
-    rows = (fetch_funding if funding else fetch_bars)(symbol, start, end, cache=cache or None, progress=sys.stderr.isatty(), **({"base_url": base_url} if base_url else {}))
+    asked = dict(cache=cache or None, progress=sys.stderr.isatty()) | ({"base_url": base_url} if base_url else {})
+    rows = fetch_funding(symbol, start, end, **asked) if funding else fetch_bars(symbol, start, end, repair=repair, max_invented=max_invented, **asked)
     if funding:
         with atomic_path(path) as temporary: rows.to_parquet(temporary)
     else: write_bars(path, rows)
@@ -92,7 +97,7 @@ def fetch_command(
 def sweep_command(
     parameter: list[str] = typer.Option([], "-p", "--parameter", metavar="NAME=A,B,C", help="Values of a notebook parameter; may be repeated."),
     seeds: str = typer.Option("", metavar="0,1,2", help="Values of the parameter seed."),
-    data: str = _Data, profile: str = _Profile, notebooks: str = _Notebooks, timeout: float = _Timeout,
+    data: str = _Data, repair: str = _Repair, max_invented: float = _Invented, profile: str = _Profile, notebooks: str = _Notebooks, timeout: float = _Timeout,
     out: str = typer.Option("", metavar="FOLDER", help="Folder of the sweep, one run folder a point; runs/sweep or runs/backtests without it."),
     workers: int = typer.Option(2, help="Local worker processes; 0 runs the points one after the other."),
     scheduler: str = typer.Option("", metavar="tcp://HOST:PORT", help="An existing Dask scheduler that sees the same files."),
@@ -109,7 +114,7 @@ def sweep_command(
     grid = {name: [convert(declared[name], v) for v in values] for name, values in asked.items()}
     out = out or f"runs/{'backtests' if rules else 'sweep'}"
     if rules: table = sweep_backtests(grid, (), out, workers, scheduler, model)
-    else: table = sweep(grid, (), out, workers, scheduler, data=data, profile=profile, notebooks=notebooks, timeout=timeout)
+    else: table = sweep(grid, (), out, workers, scheduler, data=data, repair=repair, max_invented=max_invented, profile=profile, notebooks=notebooks, timeout=timeout)
     print(f"{out}: {len(sweep_points(grid))} points, {len(table):,} numbers in sweep.parquet, sweep.png")
 
 # %% ../nbs/api/11_cli.ipynb #6fe482c9

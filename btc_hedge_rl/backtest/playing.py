@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..ground import BARS_PER_DAY, InputError
 from ..simulator import Paths
-from ..envs import Task, batch_of, run_episodes
+from ..envs import Episodes, Task, batch_of, run_episodes
 from .metrics import performance_metrics
 
 # %% ../../nbs/api/08_backtest/02_playing.ipynb #4785e6d0
@@ -26,11 +26,31 @@ class BacktestResult:
     samples: dict  # name → (seeds, paths) profits
     episodes: dict  # name → Episodes of its first hedger
     unit: str  # Of profits and costs
+    overlap: int = 1  # Paths that share bars: 1 for simulated paths, more for windows cut from one history
+    independent: float | None = None  # Independent paths that they amount to, where they are windows of a history
 
-# %% ../../nbs/api/08_backtest/02_playing.ipynb #05527ea2
-def mean_metrics(runs, scale, days):
+# %% ../../nbs/api/08_backtest/02_playing.ipynb #4ea29d87
+def mean_metrics(
+    runs: list[Episodes],  # One a training seed
+    scale: float,  # Unit of the result, per initial spot
+    days: float,  # Length of an episode
+) -> dict:  # metric → value
+    "Metrics averaged over seeds."
     rows = [performance_metrics(e.pnl * scale, e.drawdown * scale, e.turnover, e.cost * scale, days) for e in runs]
     return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+
+# %% ../../nbs/api/08_backtest/02_playing.ipynb #acd07cc8
+def _play_teams(teams, batch, record, progress):
+    "Episodes of every hedger, with histories of the first of each team."
+    bar = tqdm(total=sum(map(len, teams.values())), disable=not progress, ascii=True, desc="backtest", unit="hedger")
+    runs = {}
+    with bar:
+        for name, team in teams.items():
+            runs[name] = []
+            for i, hedger in enumerate(team):
+                runs[name].append(run_episodes(hedger, batch, record if i == 0 else ()))
+                bar.update()
+    return runs
 
 # %% ../../nbs/api/08_backtest/02_playing.ipynb #6b4d553d
 def backtest(
@@ -43,17 +63,10 @@ def backtest(
     "Play every hedger on every path."
     if not hedgers: raise InputError("backtest needs at least one hedger.")
     batch = batch_of(task, paths)
-    unit, scale = batch.task.unit, 1 / batch.task.per_unit
+    unit, scale, days = batch.task.unit, 1 / batch.task.per_unit, paths.n_steps / BARS_PER_DAY
     teams = {name: list(h) if isinstance(h, (list, tuple)) else [h] for name, h in hedgers.items()}
-    bar = tqdm(total=sum(map(len, teams.values())), disable=not progress, ascii=True, desc="backtest", unit="hedger")
-    runs = {}
-    for name, team in teams.items():
-        runs[name] = []
-        for i, hedger in enumerate(team):
-            runs[name].append(run_episodes(hedger, batch, record if i == 0 else ()))
-            bar.update()
-    bar.close()
-    columns = {name if i == 0 else f"{name}/{i}": e.pnl * scale for name, es in runs.items() for i, e in enumerate(es)}
-    metrics = pd.DataFrame({name: mean_metrics(es, scale, paths.n_steps / BARS_PER_DAY) for name, es in runs.items()}).T.rename_axis("strategy")
-    return BacktestResult(metrics, pd.DataFrame(columns), {n: np.stack([e.pnl for e in es]) * scale for n, es in runs.items()},
-                          {n: es[0] for n, es in runs.items()}, unit)
+    runs = _play_teams(teams, batch, record, progress)
+    samples = {name: np.stack([e.pnl for e in es]) * scale for name, es in runs.items()}
+    columns = {name if i == 0 else f"{name}/{i}": row for name, rows in samples.items() for i, row in enumerate(rows)}
+    metrics = pd.DataFrame({name: mean_metrics(es, scale, days) for name, es in runs.items()}).T.rename_axis("strategy")
+    return BacktestResult(metrics, pd.DataFrame(columns), samples, {n: es[0] for n, es in runs.items()}, unit)

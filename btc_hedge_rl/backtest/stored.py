@@ -22,7 +22,8 @@ def save_result(
     "Write profits and metrics."
     folder = Path(folder)
     with atomic_path(folder / "pnl.parquet") as temporary: result.pnl.to_parquet(temporary)
-    write_json(folder / "metrics.json", dict(unit=result.unit, metrics=result.metrics.T.to_dict()))
+    write_json(folder / "metrics.json", dict(unit=result.unit, metrics=result.metrics.T.to_dict(),
+                                              overlap=result.overlap, independent=result.independent))
     return folder
 
 # %% ../../nbs/api/08_backtest/03_stored.ipynb #4d087e12
@@ -40,9 +41,9 @@ def _plain_card(
     "Whether this is a unit and a table of numbers."
     if not (isinstance(card, dict) and isinstance(card.get("unit"), str) and isinstance(card.get("metrics"), dict)):
         return False
-    rows = card["metrics"].values()
+    rows, extra = card["metrics"].values(), (card.get("overlap", 1), card.get("independent"))
     def number(v): return v is None or type(v) in (int, float) and abs(v) < 1e300
-    return all(isinstance(row, dict) and all(map(number, row.values())) for row in rows)
+    return all(map(number, extra)) and all(isinstance(row, dict) and all(map(number, row.values())) for row in rows)
 
 # %% ../../nbs/api/08_backtest/03_stored.ipynb #5e829d25
 def load_result(
@@ -60,4 +61,4 @@ def load_result(
                          "run the backtest again.")
     metrics = pd.DataFrame(card["metrics"]).T.astype(float).rename_axis("strategy")
     samples = {n: pnl[[c for c in pnl if c.split("/")[0] == n]].to_numpy().T for n in metrics.index}
-    return BacktestResult(metrics, pnl, samples, {}, card["unit"])
+    return BacktestResult(metrics, pnl, samples, {}, card["unit"], card.get("overlap", 1), card.get("independent"))

@@ -23,7 +23,8 @@ def tune(
 ):  # (best hedger, best value, curve: value → metrics)
     "Choose a rule's parameter on training paths."
     batch = batch_of(task, paths)
-    scale = 1 / batch.task.per_unit
-    curve = pd.DataFrame({v: mean_metrics([run_episodes(rule(v), batch)], scale, paths.n_steps / BARS_PER_DAY) for v in values}).T.rename_axis("value")
+    scale, days = 1 / batch.task.per_unit, paths.n_steps / BARS_PER_DAY
+    rows = {v: mean_metrics([run_episodes(rule(v), batch)], scale, days) for v in values}
+    curve = pd.DataFrame(rows).T.rename_axis("value")
     best = curve[objective].idxmin()
     return rule(best), best, curve

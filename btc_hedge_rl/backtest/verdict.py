@@ -10,7 +10,8 @@ from ..ground import STRATEGY_NAMES, readable
 from .comparing import Comparison
 
 # %% ../../nbs/api/08_backtest/08_verdict.ipynb #f2e8b292
-VERDICT_WORDS = {"better": ("better", "than"), "worse": ("worse", "than"), "undecided": ("not distinguishable", "from")}
+VERDICT_WORDS = {"better": ("better", "than"), "worse": ("worse", "than"),
+                 "undecided": ("not distinguishable", "from"), "unjudged": ("not judged", "against")}
 
 def in_words(
     verdict: str,  # Of a comparison
@@ -19,7 +20,7 @@ def in_words(
 ) -> str:  # Markdown
     "A verdict in words; an amount that is not distinguishable from zero is not told."
     word, joint = VERDICT_WORDS[verdict]
-    said = f"{amount} {word}" if amount and verdict != "undecided" else word
+    said = f"{amount} {word}" if amount and verdict in ("better", "worse") else word
     return f"**{said}** {joint} {STRATEGY_NAMES.get(other, other)}"
 
 # %% ../../nbs/api/08_backtest/08_verdict.ipynb #37883c7d

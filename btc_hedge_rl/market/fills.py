@@ -19,6 +19,7 @@ from numba import njit
 from scipy import optimize
 
 from ..ground import BP, DT, InputError, uniform
+from ..data import follows
 from .described import is_number, known_fields
 
 # %% ../../nbs/api/04_market/08_fills.ipynb #00c9e291
@@ -181,10 +182,11 @@ def as_fills(
 # %% ../../nbs/api/04_market/08_fills.ipynb #d0aae716
 def bar_reaches(
     bars: pd.DataFrame,  # Bars with high, low, close
-) -> np.ndarray:  # (2, n_bars - 1) fractions: how far the next bar goes above, and below, the last close
+) -> np.ndarray:  # (2, n_bars - 1) fractions above and below the last close; none across a seam
     "Reach of each bar beyond the close before it."
     last = bars["close"].to_numpy()[:-1]
-    return np.vstack([bars["high"].to_numpy()[1:] / last - 1, 1 - bars["low"].to_numpy()[1:] / last])
+    reaches = np.vstack([bars["high"].to_numpy()[1:] / last - 1, 1 - bars["low"].to_numpy()[1:] / last])
+    return reaches[:, follows(bars.index)]
 
 # %% ../../nbs/api/04_market/08_fills.ipynb #f0881031
 def observed_fill_rate(

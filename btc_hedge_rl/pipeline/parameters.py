@@ -138,7 +138,7 @@ def allowed_values(
     return f"{low} … {high}"
 
 # %% ../../nbs/api/09_pipeline/02_parameters.ipynb #e4c59119
-RESERVED = {"run_folder": "--out", "data": "--data"}  # set by the pipeline itself
+RESERVED = {"run_folder": "--out", "data": "--data", "repair": "--repair", "max_invented": "--max-invented"}  # set by the pipeline itself
 
 def read_profile(
     profile: str | Path,  # `smoke`, `study`, `full`, or the path of a TOML file; empty for none

@@ -30,6 +30,8 @@ class Run:
     manifest: dict = field(default_factory=dict)  # What is known so far
     fixed: dict = field(default_factory=dict)  # Hashes that all steps share
     changed: dict = field(default_factory=dict)  # Step → parameters that are not the notebook's defaults
+    repair: str = ""  # What may be done to the bars, names from `REPAIRS`
+    max_invented: float = .01  # Largest share of bars that a repair may invent
 
     @property
     def artifacts(self) -> Path: return self.folder / "artifacts"
@@ -108,7 +110,7 @@ def execute_step(
 ) -> None:
     "Execute one step and record it."
     step, started = notebook.stem, time.monotonic()
-    own = {"run_folder": str(run.folder), "data": run.data}
+    own = {"run_folder": str(run.folder), "data": run.data, "repair": run.repair, "max_invented": run.max_invented}
     values = {k: v for k, v in (run.values[step] | own).items() if k in run.accepts[step]}
     record = {"status": "running", "started": utc_now(), "parameters": run.values[step], "changed": run.changed.get(step, {}), "inputs": step_inputs(run, notebook)}
     (run.folder / "metrics.json").unlink(missing_ok=True)  # metrics always belong to the artifacts beside them

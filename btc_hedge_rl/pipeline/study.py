@@ -24,14 +24,21 @@ from .results import collect_metrics, metrics_table
 from .steps import Run, execute_step, reason_to_run
 
 # %% ../../nbs/api/09_pipeline/09_study.ipynb #341232ab
-def check_data(data: str | Path) -> dict:
+def check_data(
+    data: str | Path,  # Bars file; empty for the sample
+    repair: str = "",  # Names from `REPAIRS`, joined by commas
+    max_invented: float = .01,  # Largest share of bars that a repair may invent
+) -> dict:  # For the manifest; empty for the sample
     "Read the bars once, so that a wrong file is refused before the run starts."
+    if not data and repair: raise InputError(f"--repair {repair}: is about a file of bars; name it with --data.")
     if not data: return {}
     path = Path(os.path.abspath(data))
     if not path.is_file(): raise InputError(f"{data}: no such file.")
-    from btc_hedge_rl.data import read_bars
-    bars = read_bars(path)
-    return {"path": str(path), "sha256": sha256(path), "bars": len(bars), "first": str(bars.index[0]), "last": str(bars.index[-1])}
+    from btc_hedge_rl.data import read_bars, repair_names
+    repair = ",".join(repair_names(repair))
+    bars = read_bars(path, repair, max_invented=max_invented)
+    asked = {"repair": repair, "max_invented": max_invented, "repairs": bars.attrs.get("repairs", {})} if repair else {}
+    return {"path": str(path), "sha256": sha256(path), "bars": len(bars), "first": str(bars.index[0]), "last": str(bars.index[-1])} | asked
 
 # %% ../../nbs/api/09_pipeline/09_study.ipynb #286c2b70
 def _pick(notebooks: list[Path], number: str) -> str:
@@ -67,7 +74,7 @@ def open_run(
 ) -> Run:  # Ready to execute
     "Read the manifest of a run folder, or begin one."
     old = read_manifest(folder)
-    fixed = {"package": package_hash(), "versions": digest(versions()), "data": data.get("sha256", "")}
+    fixed = {"package": package_hash(), "versions": digest(versions()), "data": " ".join(filter(None, (data.get("sha256"), data.get("repair"))))}
     seeds = {n: v for step in values.values() for n, v in step.items() if re.search(r"(^|_)seeds?$", n)}
     manifest = {
         "name": folder.name, "created": old.get("created", utc_now()), "status": "running", "package": btc_hedge_rl.__version__, "git": git_state(Path(btc_hedge_rl.__file__).parent),
@@ -75,7 +82,7 @@ def open_run(
         "steps": {p.stem: old["steps"][p.stem] for p in notebooks if p.stem in old.get("steps", {})}}
     accepts = {step: set(parameters) for step, parameters in declared.items()}
     changed = {step: {n: v for n, v in given.items() if v != declared[step][n].default} for step, given in values.items()}
-    run = Run(folder, notebooks, values, accepts, data.get("path", ""), manifest, fixed, changed)
+    run = Run(folder, notebooks, values, accepts, data.get("path", ""), manifest, fixed, changed, data.get("repair", ""), data.get("max_invented", .01))
     run.save()
     return run
 
@@ -145,6 +152,8 @@ def run_study(
     force: bool = False,  # Execute every step even if nothing has changed
     timeout: float = 7200.,  # Seconds each notebook may take
     quiet: bool = False,  # Print nothing
+    repair: str = "",  # What may be done to the bars of the file: names from `REPAIRS`, joined by commas
+    max_invented: float = .01,  # Largest share of bars that a repair may invent
 ) -> Path:  # The run folder
     "Run the study into one folder, reusing every step whose inputs have not changed."
     if from_step and only_step: raise InputError("--from and --only exclude each other.")
@@ -155,7 +164,7 @@ def run_study(
     later = bool(from_step or only_step) and _pick(steps, from_step or only_step) != steps[0].stem
     name = "-".join(filter(None, [Path(profile).stem, Path(data).stem if data else ""])) or "defaults"
     folder = check_folder(out or Path("runs") / name)
-    bars = check_data(data)
+    bars = check_data(data, repair, max_invented)
     read_manifest(folder)
     if later and not (folder / "manifest.json").exists():
         raise InputError(f"{folder}: has no earlier run to continue; leave --from and --only out.")

@@ -130,7 +130,7 @@ def sweep(
     workers: int = 2,  # Local worker processes; 0 runs the points here
     scheduler: str = "",  # Address of a Dask scheduler instead, `tcp://host:port`
     parameters: dict | None = None,  # Values all points share
-    **request,  # `data`, `profile`, `notebooks`, `timeout` of `run_study`
+    **request,  # `data`, `repair`, `max_invented`, `profile`, `notebooks`, `timeout` of `run_study`
 ) -> "pd.DataFrame":  # Tidy table
     "Run every combination of parameter values and seeds and collect the metrics."
     points, folder = sweep_points(grid, seeds), Path(os.path.abspath(out))
@@ -140,7 +140,7 @@ def sweep(
     check_workers(workers)
     declared = {p.stem: read_parameters(p) for p in find_notebooks(request.get("notebooks"))}
     for point in points: resolve(declared, read_profile(request["profile"]) | request["parameters"] | point)
-    check_data(request.get("data", ""))
+    check_data(request.get("data", ""), request.get("repair", ""), request.get("max_invented", .01))
     folders = [str(check_folder(folder / point_folder(p))) for p in points]
     outcomes = [{}] * len(points)
     tasks = [(p, f, request) for p, f in zip(points, folders)]
