@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from ..ground import DT
-from ..market import atm_variance, option_cost, ssvi_shape, ssvi_variance
+from ..market import atm_variance, option_cost
 from ..simulator import log_unit
 from .lanes import BLOCK, COMPILED, LANES, clip, exp_lane, value_lanes
 
@@ -64,10 +64,14 @@ def smile_lanes(f, params):
 @njit(inline="always", **COMPILED)
 def _faded_lanes(f, params):
     "The same for a smile whose wings fade with time at rates of their own."
+    rho, eta, gamma = params.rho, params.eta, params.gamma
     for i in range(LANES):
-        rho, curvature = ssvi_shape(params, f.vol[i])
-        variance = ssvi_variance(f.vol[i], curvature, rho, log_unit(f.strike[i] / f.spot[i]))
-        f.vol[i] = math.sqrt(variance / f.tau[i])
+        theta = f.vol[i]
+        low, high = theta / (1 + params.put_fade * theta), theta / (1 + params.call_fade * theta)
+        put = eta * (1 - rho) * (math.sqrt(low) if gamma == .5 else exp_lane((1 - gamma) * log_unit(low)))
+        call = eta * (1 + rho) * (math.sqrt(high) if gamma == .5 else exp_lane((1 - gamma) * log_unit(high)))
+        skew, x = (call - put) / (call + put), (call + put) / (2 * theta) * log_unit(f.strike[i] / f.spot[i])
+        f.vol[i] = math.sqrt(.5 * theta * (1 + skew * x + math.sqrt((x + skew)**2 + 1 - skew**2)) / f.tau[i])
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #8611f8d6
 @njit(inline="always", **COMPILED)

@@ -16,8 +16,8 @@ from fastcore.basics import patch
 
 from ..ground import BP, InputError, fits, from_record, to_record
 from ..market import FILLS, CandleFills, FillModel, OptionMarket, OptionUniverse, Perpetual, as_fills
-from ..strategies import QUOTERS, HoldOptions, InventorySkew, Quoter, RuleDelta, Unhedged, WhalleyWilmott, maker_from_dict
-from .actions import ACTIONS, BandAction, RatioAction
+from ..strategies import QUOTERS, HoldOptions, InventorySkew, Quoter, RuleDelta, Unhedged, maker_from_dict
+from .actions import ACTIONS, BandAction, FreeBand, RatioAction
 from .features import DELTA_FEATURES, OPTION_FEATURES, look, n_numbers
 from .objectives import CVaR, Entropic, MeanStd, Mixture, Objective
 from .rewards import BookReward, MeanVariance, Quadratic, StepEntropic, StepReward, STEP_REWARDS, Tail
@@ -46,7 +46,7 @@ class DeltaTask(Task):
     vol: float | None = None  # Pricing volatility; that of the paths' model by default
     moneyness: float = 1.0  # Strike over spot at listing
     decision_bars: int = 1  # Bars between decisions
-    action: RatioAction | BandAction = RatioAction()  # What an agent says
+    action: RatioAction | BandAction | FreeBand = RatioAction()  # What an agent says
     reward: StepReward = Quadratic()  # What a step is worth to a learner
     relative: bool = False  # Rewards less those of holding the exact delta for nothing
     objective: Objective = CVaR()  # What rules are tuned and all are judged by
@@ -90,9 +90,9 @@ def nothing(self: DeltaTask) -> Unhedged:
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #143a0487
 @patch
-def reference_rule(self: DeltaTask) -> WhalleyWilmott:
+def reference_rule(self: DeltaTask):  # Hedger
     "The rule an untrained agent is: the reference band."
-    return WhalleyWilmott(self.action.risk_aversion)
+    return self.action.rule()
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #6a6783b6
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def as_task(
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #a3a2cb27
 _KINDS = {kind.__name__: kind for kind in (
-    Perpetual, OptionMarket, RatioAction, BandAction, Quadratic, MeanVariance, StepEntropic, Tail,
+    Perpetual, OptionMarket, RatioAction, BandAction, FreeBand, Quadratic, MeanVariance, StepEntropic, Tail,
     BookReward, CVaR, MeanStd, Entropic, Mixture)}
 _KINDS |= {kind.__name__: maker_from_dict for kind in QUOTERS.values()}
 _KINDS |= {kind.__name__: FillModel.from_dict for kind in FILLS.values()}
