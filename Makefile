@@ -1,6 +1,6 @@
 # Everything a newcomer needs; each word sets up what it needs by itself.
 #
-#   make run  [DATA=bars.csv] [PROFILE=study] [OUT=runs/NAME] [P="name=value …"]
+#   make run  [DATA=bars.csv] [REPAIR=splice] [PROFILE=study] [OUT=runs/NAME] [P="name=value …"]
 #   make test [T="-k cache"]      make docs [RUN=runs/NAME]      make lab      make bench
 
 PYTHON  ?= python3
@@ -8,7 +8,7 @@ PROFILE ?= study
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
-export DATA PROFILE OUT P RUN
+export DATA REPAIR PROFILE OUT P RUN
 export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -28,7 +28,7 @@ $(READY): settings.ini setup.py constraints.txt
 
 run: $(READY) ## the study: notebooks 01 to 07 into one run folder
 	@set -f; set --; for p in $$P; do set -- "$$@" -p "$$p"; done; \
-	$(BIN)/btc-hedge run --profile "$$PROFILE" $(if $(DATA),--data "$$DATA") $(if $(OUT),--out "$$OUT") "$$@"
+	$(BIN)/btc-hedge run --profile "$$PROFILE" $(if $(DATA),--data "$$DATA") $(if $(REPAIR),--repair "$$REPAIR") $(if $(OUT),--out "$$OUT") "$$@"
 
 test: $(READY) browser ## every test, from the notebooks' own cells to the site in a browser
 	$(BIN)/python -m pytest --durations=10 -ra $(T) tests

@@ -1,8 +1,12 @@
 """A hole in the bars is a seam for every chapter: nothing that is computed from bars looks across it."""
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import btc_hedge
 
+from btc_hedge_rl.backtest import cut_windows
 from btc_hedge_rl.data import PRICES, cut_out, follows, load_bars, sample_bars, stylized_facts, write_bars
 from btc_hedge_rl.market import bar_reaches
 from btc_hedge_rl.simulator import Paths, calibrate, detect_jumps, hourly_increments
@@ -62,3 +66,33 @@ def test_windows(bars):
 
 def test_reaches(bars):
     assert bar_reaches(bars).shape[1] == len(bars) - 2 and bar_reaches(bars).max() < .5 * (LEAP - 1)
+
+
+def test_times_of_windows(bars):
+    windows = cut_windows(bars, days=7)
+    assert (windows.paths.close[:, 0] == bars["close"][windows.starts]).all()
+
+
+def test_command_line(bars, study, tmp_path):
+    "A hole stops a run with its cure; with the cure it runs, and the manifest says what was done."
+    bars.to_csv(tmp_path / "torn.csv")
+    run = lambda *words: btc_hedge("run", "--data", "torn.csv", "--notebooks", study, "--profile", "", "--out", "r", *words, cwd=tmp_path)
+    refused = run()
+    assert refused.code == 2 and "--repair splice" in refused.err and not (tmp_path / "r" / "metrics.json").exists()
+    assert run("--repair", "glue").code == 2 and "choose from sort" in run("--repair", "glue").err
+    done = run("--repair", "splice")
+    assert done.code == 0, done.err
+    data = json.loads((tmp_path / "r" / "manifest.json").read_text())["data"]
+    assert (data["repair"], data["repairs"], data["bars"]) == ("splice", {"splice": 1}, len(bars))
+    assert "reused" in run("--repair", "splice").out and "reused" not in run("--repair", "sort,splice").out
+    orphan = btc_hedge("run", "--repair", "splice", "--notebooks", study, "--out", "s", cwd=tmp_path)
+    assert orphan.code == 2 and "name it with --data" in orphan.err
+
+
+def test_inventions_are_limited(study, tmp_path):
+    number = np.arange(2000)
+    sample_bars().iloc[:2000][number % 50 != 7].to_csv(tmp_path / "spotted.csv")
+    run = lambda *words: btc_hedge("run", "--data", "spotted.csv", "--notebooks", study, "--profile", "", "--out", "r", *words, cwd=tmp_path)
+    refused = run("--repair", "fill-gaps")
+    assert refused.code == 2 and "40 of 2,000 bars would be invented (2.0%" in refused.err and "--max-invented 0.02" in refused.err
+    assert run("--repair", "fill-gaps", "--max-invented", ".02").code == 0

@@ -151,7 +151,7 @@ def profit_sentence(
     days: int,
 ) -> str:  # Markdown
     "How far the fill model decides the profit."
-    candle, poisson = (outcomes.loc[("simulated", fills)] for fills in ("candle", "Poisson"))
+    candle, poisson = (outcomes.loc["simulated"].loc[fills] for fills in ("candle", "Poisson"))
     best, least = poisson["mean"].idxmax(), candle["mean"].idxmax()
     losing, gaining = candle.index[candle["high"] < 0], candle.index[candle["low"] > 0]
     said = f"{_named(losing)} lose beyond the interval" if len(losing) else "no loss is beyond its interval"

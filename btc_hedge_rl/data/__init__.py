@@ -8,12 +8,12 @@ __all__ = []
 # %% ../../nbs/api/01_data/00_data.ipynb #8a9c4320
 import lazy_loader as lazy
 
-# %% ../../nbs/api/01_data/00_data.ipynb #b508055b
+# %% ../../nbs/api/01_data/00_data.ipynb #bb5d8696
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "bars": ["PRICES", "BAR_COLUMNS", "walk_bars"],
     "rules": ["REPAIRS", "repair_names", "cure"],
     "gaps": ["LONGEST_FILL", "MAX_INVENTED", "find_gaps", "fill_gaps"],
-    "seams": ["follows", "segments", "returns_within", "on_clock", "window_starts"],
+    "seams": ["follows", "segments", "returns_within", "chained_closes", "on_clock", "window_starts"],
     "resampling": ["finer_step", "resample_bars"],
     "checks": ["check_bars"],
     "times": ["parse_times"],

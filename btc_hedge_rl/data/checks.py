@@ -16,7 +16,7 @@ from .resampling import finer_step, resample_bars
 from .rules import cure, ordered_bars, refuse, repair_names, sound_bars
 from .seams import returns_within
 
-# %% ../../nbs/api/01_data/06_checks.ipynb #7f4222fe
+# %% ../../nbs/api/01_data/06_checks.ipynb #e792f268
 def on_grid(
     table: pd.DataFrame,  # Columns `time` and `BAR_COLUMNS` in order of time, indexed like `raw`
     raw: pd.DataFrame,  # The values as they were found
@@ -29,12 +29,12 @@ def on_grid(
     if step is not None and "resample" in repair: return resample_bars(bars)
     if step is not None:
         remedy = f"make 5-minute bars of them with {cure('resample')}"
-        raise InputError(f"{name}: its bars are {step / pd.Timedelta('1min'):g} minutes apart; {remedy}.")
+        raise InputError(f"{name}: its bars are {step / pd.Timedelta('1min'):g} min apart; {remedy}.")
     if off.any():
         refuse(raw, off.idxmax(), "time", "is not on the 5-minute grid; correct the time or remove the bar", name)
     return bars
 
-# %% ../../nbs/api/01_data/06_checks.ipynb #d3285fb8
+# %% ../../nbs/api/01_data/06_checks.ipynb #80667705
 def refuse_degenerate(
     bars: pd.DataFrame,  # Bars in order, before any are invented
     name: str,  # File
@@ -51,7 +51,7 @@ def refuse_degenerate(
     if far > np.log(8):
         when = f"{r.abs().idxmax():%Y-%m-%d %H:%M}"
         remedy = "is a decimal point misplaced? correct that bar or the one before"
-        raise InputError(f"{name}: column close: changes by a factor of {np.exp(far):.2g} at {when}; {remedy}.")
+        raise InputError(f"{name}: column close: changes by a factor of {np.exp(far):.0f} at {when}; {remedy}.")
 
 # %% ../../nbs/api/01_data/06_checks.ipynb #8bd829f7
 def sequence_of(

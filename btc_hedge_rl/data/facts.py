@@ -6,10 +6,10 @@
 __all__ = ['FACTS', 'GAUSSIAN_WALK', 'acf', 'hill_index', 'hourly_profile', 'daily_jumps', 'returns_and_clock',
            'facts_of_returns', 'facts_from_arrays', 'stylized_facts']
 
-# %% ../../nbs/api/01_data/15_facts.ipynb #64ccf3c3
+# %% ../../nbs/api/01_data/15_facts.ipynb #f853cfde
 import numpy as np
 import pandas as pd
-from scipy import fft, stats
+from scipy import fft, special
 
 from ..ground import BAR, BARS_PER_DAY, BARS_PER_YEAR, BP, InputError
 from .bars import PRICES
@@ -222,10 +222,10 @@ def stylized_facts(
     "Stylized facts of bars."
     return facts_from_arrays(*(bars[c].to_numpy() for c in PRICES), bars.index)
 
-# %% ../../nbs/api/01_data/15_facts.ipynb #c326aba6
+# %% ../../nbs/api/01_data/15_facts.ipynb #18697525
 GAUSSIAN_WALK = {
     "skew": 0, "excess_kurtosis": 0, "acf_return_1": 0, "acf_abs_1": 0, "acf_abs_12": 0, "acf_abs_288": 0,
     "leverage": 0, "signature_1h": 1, "signature_1d": 1, "weekend_ratio": 1,
-    "jumps_per_day": 2 * BARS_PER_DAY * stats.norm.sf(4), "jump_dispersion": 1,
+    "jumps_per_day": 2 * BARS_PER_DAY * special.ndtr(-4), "jump_dispersion": 1,
     "log_vol_std": 1 / np.sqrt(2 * BARS_PER_DAY),  # first order in 1/n, of the logarithm of a chi-square variable
 }

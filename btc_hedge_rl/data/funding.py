@@ -17,7 +17,7 @@ from ..ground import InputError
 from .archive import ARCHIVE, archive_table, months_between
 from .containers import bytes_of, unzip
 
-# %% ../../nbs/api/01_data/13_funding.ipynb #25613932
+# %% ../../nbs/api/01_data/13_funding.ipynb #31f0481c
 FUNDING = ["calc_time", "funding_interval_hours", "last_funding_rate"]
 
 def _rates_of(
@@ -28,7 +28,7 @@ def _rates_of(
     if any(len(row) != len(FUNDING) for row in rows): raise ValueError("lines differ in form")
     table = pd.DataFrame(rows[1:] if rows[:1] == [FUNDING] else rows, columns=FUNDING)
     late, hours, rate = (pd.to_numeric(table[column]).astype(float).to_numpy() for column in FUNDING)
-    if not np.isfinite(late).all(): raise ValueError("a time is missing")
+    if not (np.abs(late) < 1e14).all(): raise ValueError("a time is missing or out of range")
     time = pd.to_datetime(late.astype("int64"), unit="ms", utc=True).floor("min")
     return pd.DataFrame({"rate": rate, "hours": hours}, pd.DatetimeIndex(time, name="time"))
 

@@ -41,7 +41,7 @@ def fill_gaps(
     full["close"] = full["close"].ffill()
     return full.fillna({column: full["close"] for column in PRICES})
 
-# %% ../../nbs/api/01_data/03_gaps.ipynb #a2b7cbbb
+# %% ../../nbs/api/01_data/03_gaps.ipynb #857df757
 MAX_INVENTED = .01  # share of the bars
 
 def refuse_inventions(
@@ -51,12 +51,13 @@ def refuse_inventions(
     name: str,  # File
 ) -> None:
     "Raise an `InputError` if too many bars are invented."
+    if not 0 <= limit < 1: raise InputError(f"max_invented is {limit:g}: it is a share of the bars, such as 0.02.")
     if n > limit * total:
-        share = f"{n:,} of {total:,} bars would be invented ({n / total:.1%}, allowed are {limit:.1%})"
-        more = np.ceil(100 * n / total) / 100
-        raise InputError(f"{name}: {share}; give fewer holes, or in Python allow more by max_invented={more:g}.")
+        share, more = f"{n / total:.1%}, allowed are {limit:.1%}", np.ceil(100 * n / total) / 100
+        remedy = f"give a file with fewer holes, or allow more with max_invented={more:g} (--max-invented {more:g})"
+        raise InputError(f"{name}: {n:,} of {total:,} bars would be invented ({share}); {remedy}.")
 
-# %% ../../nbs/api/01_data/03_gaps.ipynb #699c2a9d
+# %% ../../nbs/api/01_data/03_gaps.ipynb #5dbd305f
 def refuse_coarser(
     time: pd.DatetimeIndex,  # Increasing times of bars
     name: str,  # File
@@ -65,18 +66,20 @@ def refuse_coarser(
     if len(time) < 2: raise InputError(f"{name}: holds {len(time)} usable bars; at least 2 are needed.")
     step = pd.Series(time[1:] - time[:-1]).mode().iloc[0]
     if step > BAR:
-        raise InputError(f"{name}: its bars are {step} apart and not 5 minutes, which cannot be made of them; download "
-                         "5-minute bars (btc-hedge fetch BTCUSDT 2024-01 2024-12), or give 1-minute ones.")
+        apart = f"its bars are {step / pd.Timedelta('1min'):g} minutes apart and not 5"
+        raise InputError(f"{name}: {apart}, and no finer ones can be made of them; download 5-minute bars "
+                         "(btc-hedge fetch BTCUSDT 2024-01 2024-12), or give 1-minute ones.")
 
-# %% ../../nbs/api/01_data/03_gaps.ipynb #9aadbae7
+# %% ../../nbs/api/01_data/03_gaps.ipynb #950f8b77
 def _listed(
     gaps: pd.DataFrame,  # From `find_gaps`, not empty
-) -> str:  # Such as `2025-07-23 10:15 to 2025-07-23 10:25 and 3 more`
-    "The first holes in words."
+) -> str:  # Such as `3 bars are missing, column time: 2025-07-23 10:15 to 2025-07-23 10:25`
+    "How much is missing, and the first holes."
+    n, more = gaps["missing"].sum(), f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
     first = ", ".join(f"{g.first:%Y-%m-%d %H:%M} to {g.last:%Y-%m-%d %H:%M}" for g in gaps.head(3).itertuples())
-    return first + (f" and {len(gaps) - 3} more" if len(gaps) > 3 else "")
+    return f"{n:,} bars are missing, column time: {first}{more}" if n > 1 else f"1 bar is missing, column time: {first}"
 
-# %% ../../nbs/api/01_data/03_gaps.ipynb #3ba01656
+# %% ../../nbs/api/01_data/03_gaps.ipynb #0caf43b2
 def mend_gaps(
     bars: pd.DataFrame,  # Bars in order of time
     name: str,  # File
@@ -88,11 +91,10 @@ def mend_gaps(
     gaps = find_gaps(bars.index)
     long, short = (gaps[wide] for wide in (gaps["missing"] > LONGEST_FILL, gaps["missing"] <= LONGEST_FILL))
     if len(long) and not spliced and "splice" not in repair:
-        n, days = long["missing"].sum(), long["missing"].max() / BARS_PER_DAY
+        days = long["missing"].max() / BARS_PER_DAY
         hole = f"a hole of {days:.1f} days" if days >= 1 else f"a hole of {24 * days:.1f} hours"
         remedy = f"{hole} is too long to fill, begin a new segment after it with {cure('splice')}"
-        raise InputError(f"{name}: {n:,} bars are missing, column time: {_listed(long)}; {remedy}.")
+        raise InputError(f"{name}: {_listed(long)}; {remedy}.")
     if len(short) and not {"fill-gaps", "splice"} & set(repair):
-        raise InputError(f"{name}: {short['missing'].sum():,} bars are missing, column time: {_listed(short)}; "
-                         f"fill such short holes with flat bars by {cure('fill-gaps')}.")
+        raise InputError(f"{name}: {_listed(short)}; fill such short holes with flat bars by {cure('fill-gaps')}.")
     return fill_gaps(bars)

@@ -12,16 +12,18 @@ from typing import get_args
 
 from .files import InputError
 
-# %% ../../nbs/api/00_ground/06_records.ipynb #f5451f1e
+# %% ../../nbs/api/00_ground/06_records.ipynb #2459fd7c
 def to_record(
     noun,  # Frozen dataclass, number, word, truth value, None, or a tuple of these
 ):  # The same in dicts and lists; a dataclass is `{"kind": its name, field: value, …}`
     "A noun in plain words, ready for JSON; one that has `to_dict` says it itself."
     if hasattr(noun, "to_dict"): return {"kind": type(noun).__name__, "own": noun.to_dict()}
-    if is_dataclass(noun): return {"kind": type(noun).__name__, **{f.name: to_record(getattr(noun, f.name)) for f in fields(noun)}}
+    if is_dataclass(noun):
+        return {"kind": type(noun).__name__} | {f.name: to_record(getattr(noun, f.name)) for f in fields(noun)}
     if isinstance(noun, (list, tuple)): return [to_record(part) for part in noun]
     if noun is None or isinstance(noun, (bool, int, float, str)): return noun
-    raise InputError(f"{type(noun).__name__} cannot be written as a record: only dataclasses of numbers, words and records can.")
+    raise InputError(f"{type(noun).__name__} cannot be written as a record: only dataclasses of numbers, words and "
+                     "records can.")
 
 # %% ../../nbs/api/00_ground/06_records.ipynb #967cb937
 def fits(
@@ -33,7 +35,18 @@ def fits(
     if isinstance(value, int) and (kind is float or float in get_args(kind)): return True
     return isinstance(value, kind) and not (isinstance(value, float) and not math.isfinite(value))
 
-# %% ../../nbs/api/00_ground/06_records.ipynb #18be286f
+# %% ../../nbs/api/00_ground/06_records.ipynb #0f5e0311
+def _own(
+    reader,  # Class with `from_dict`, or function
+    record,  # What its `to_dict` wrote
+    where: str,  # Named in errors
+):
+    "A noun that describes itself, by its `from_dict` or by a function."
+    try: return getattr(reader, "from_dict", reader)(record)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise InputError(f"{where}: {error}") from None
+
+# %% ../../nbs/api/00_ground/06_records.ipynb #748b6bd7
 def from_record(
     record,  # From `to_record`, or read from JSON
     kinds: dict,  # Name → class that may be built, or function that reads what `to_dict` wrote
@@ -43,17 +56,15 @@ def from_record(
     if isinstance(record, list): return tuple(from_record(part, kinds, where) for part in record)
     if not isinstance(record, dict): return record
     name, known = record.get("kind"), ", ".join(kinds)
-    if not isinstance(name, str) or name not in kinds: raise InputError(f"{where}: kind {name!r} is not one of {known}.")
+    if not isinstance(name, str) or name not in kinds:
+        raise InputError(f"{where}: kind {name!r} is not one of {known}.")
     if "own" in record: return _own(kinds[name], record["own"], where)
     declared = {f.name: f.type for f in fields(kinds[name])}
     given = {k: from_record(v, kinds, f"{where}, {k}") for k, v in record.items() if k != "kind"}
-    if unknown := sorted(set(given) - set(declared)): raise InputError(f"{where}: {name} has no field {', '.join(unknown)}.")
-    if wrong := [k for k, v in given.items() if not fits(v, declared[k])]: raise InputError(f"{where}: {', '.join(wrong)} of {name} cannot be {given[wrong[0]]!r}.")
+    if unknown := sorted(set(given) - set(declared)):
+        raise InputError(f"{where}: {name} has no field {', '.join(unknown)}.")
+    if wrong := [k for k, v in given.items() if not fits(v, declared[k])]:
+        raise InputError(f"{where}: {', '.join(wrong)} of {name} cannot be {given[wrong[0]]!r}.")
     try: return kinds[name](**given)
-    except (TypeError, ValueError, OverflowError) as error: raise InputError(f"{where}: no {name} can be made of it ({error}).") from None
-
-# %% ../../nbs/api/00_ground/06_records.ipynb #cd2244b9
-def _own(reader, record, where: str):
-    "A noun that describes itself, by its `from_dict` or by a function."
-    try: return getattr(reader, "from_dict", reader)(record)
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error: raise InputError(f"{where}: {error}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where}: no {name} can be made of it ({error}).") from None

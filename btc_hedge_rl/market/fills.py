@@ -182,7 +182,7 @@ def as_fills(
 # %% ../../nbs/api/04_market/08_fills.ipynb #d0aae716
 def bar_reaches(
     bars: pd.DataFrame,  # Bars with high, low, close
-) -> np.ndarray:  # (2, n_bars - 1) fractions: how far the next bar goes above, and below, the last close; none across a seam
+) -> np.ndarray:  # (2, n_bars - 1) fractions above and below the last close; none across a seam
     "Reach of each bar beyond the close before it."
     last = bars["close"].to_numpy()[:-1]
     reaches = np.vstack([bars["high"].to_numpy()[1:] / last - 1, 1 - bars["low"].to_numpy()[1:] / last])

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..ground import BP, DT, PALETTE
+from ..data import follows
 from .universe import OptionUniverse
 from .option_costs import COST_SCHEDULES, option_cost
 from .order_book import OrderBook
@@ -65,13 +66,14 @@ def reaches_by_weather(
 ) -> dict:  # name → reaches of the next bar, see `bar_reaches`
     "Reaches of all bars, and of the calmest and the most volatile quarter."
     reaches, (calm, wild) = bar_reaches(bars), local.quantile([.25, .75])
-    return {"all bars": reaches, "calm quarter": reaches[:, (local <= calm).to_numpy()[:-1]],
-            "volatile quarter": reaches[:, (local >= wild).to_numpy()[:-1]]}
+    before = local.to_numpy()[:-1][follows(bars.index)]
+    return {"all bars": reaches, "calm quarter": reaches[:, before <= calm],
+            "volatile quarter": reaches[:, before >= wild]}
 
 # %% ../../nbs/api/04_market/17_weather.ipynb #3331daec
 def plot_fill_rates(
     reaches: dict,  # From `reaches_by_weather`
-    fitted: dict,  # name → FillIntensity
+    fitted: dict,  # name → PoissonFills
     within: float,  # Distance up to which they were fitted, fraction
 ) -> None:
     "Fill rates against distance, seen (dots) and fitted near the touch (lines)."
@@ -88,7 +90,7 @@ def plot_fill_rates(
 # %% ../../nbs/api/04_market/17_weather.ipynb #bb5b99f9
 def fill_table(
     reaches: dict,  # From `reaches_by_weather`
-    fitted: dict,  # name → FillIntensity
+    fitted: dict,  # name → PoissonFills
 ) -> pd.DataFrame:
     "Intensities in people's units, and how far they agree with the candle rule at 5 bp."
     rows = {name: {"fills per bar at the close (A)": f.A * DT, "decay distance 1/k, bp": 1 / f.k / BP,

@@ -33,6 +33,7 @@ class Run:
     fixed: dict = field(default_factory=dict)  # Hashes that all steps share
     changed: dict = field(default_factory=dict)  # Step → parameters that are not the notebook's defaults
     repair: str = ""  # What may be done to the bars, names from `REPAIRS`
+    max_invented: float = .01  # Largest share of bars that a repair may invent
 
     @property
     def artifacts(self) -> Path: return self.folder / "artifacts"
@@ -123,7 +124,7 @@ def _written(run: Run, step: str, before: dict[str, str]) -> dict[str, str]:
 def _attempt(run: Run, notebook: Path, temporary: Path, timeout: float, on_cell) -> dict[str, str]:
     "Execute a notebook into a temporary file, stamp it, and return the artifacts it wrote."
     step, started = notebook.stem, time.monotonic()
-    own = {"run_folder": str(run.folder), "data": run.data, "repair": run.repair}
+    own = {"run_folder": str(run.folder), "data": run.data, "repair": run.repair, "max_invented": run.max_invented}
     values = {k: v for k, v in (run.values[step] | own).items() if k in run.accepts[step]}
     before = _clear(run, step)
     execute_notebook(notebook, temporary, values, timeout, on_cell)

@@ -8,7 +8,7 @@ __all__ = ['ROOMS']
 # %% ../../nbs/api/05_strategies/00_strategies.ipynb #f8ca1c5e
 import lazy_loader as lazy
 
-# %% ../../nbs/api/05_strategies/00_strategies.ipynb #8d1398b5
+# %% ../../nbs/api/05_strategies/00_strategies.ipynb #8ecd986e
 ROOMS = {  # Public names of each room
     "quoting": "QuoteRule TICK offsets quotes rule_of",
     "makers": "believed Quoter Symmetric InventorySkew AvellanedaStoikov GLFT QUOTERS maker_from_dict",
@@ -26,6 +26,10 @@ ROOMS = {  # Public names of each room
     "hedge_state": "HedgeState state_at",
     "hedgers": "Unhedged DeltaHedge LelandHedge band_half_width trade_to_band WhalleyWilmott ConstantBand "
         "AtVol",
+    "centres": "seen_at check_numbers QuotedVol TunedVol WINDOWS TrailingVol RaisedVol",
+    "jumps": "JumpLaw kinds_of_jumps jump_delta VarianceOptimal",
+    "widths": "EveryBars Constant WhalleyWilmottWidth ZakamoulineWidth",
+    "bands": "Band Span chosen Family rule_families",
     "option_rules": "OptionState delta_after allowed_choices HoldOptions RulePuts RuleDelta",
 }
 

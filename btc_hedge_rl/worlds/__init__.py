@@ -10,8 +10,8 @@ import lazy_loader as lazy
 
 # %% ../../nbs/api/03_worlds/00_worlds.ipynb #bcd2487f
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "shared": ["World", "as_bars", "empty_paths"],
-    "stochastic_vol": ["StochasticVolModel"],
+    "shared": ["World", "empty_paths", "as_bars"],
+    "stochastic_vol": ["StochasticVolModel", "draw_jump", "begin"],
     "calibration": ["calibrate_stochastic_vol"],
     "stress": ["VolatilityShock", "CrashReplay"],
     "catalogue": ["QedHawkes", "WORLDS", "world"],

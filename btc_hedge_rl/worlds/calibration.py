@@ -16,15 +16,17 @@ from ..ground import BARS_PER_DAY, BARS_PER_YEAR, DT, InputError
 from ..data import acf, follows
 from .stochastic_vol import StochasticVolModel
 
-# %% ../../nbs/api/03_worlds/03_calibration.ipynb #199edfc1
+# %% ../../nbs/api/03_worlds/03_calibration.ipynb #82810f6f
 def _weekly_pattern(size, index):
     "Mean size by hour, weekdays and weekends, over their mean: (2, 24); hours without bars get the mean of all."
     size = pd.Series(size)
     table = size.groupby([np.asarray(index.day_of_week >= 5).astype(int), np.asarray(index.hour)]).mean()
-    return table.reindex(pd.MultiIndex.from_product([(0, 1), range(24)])).fillna(size.mean()).to_numpy().reshape(2, 24) / size.mean()
+    hours = table.reindex(pd.MultiIndex.from_product([(0, 1), range(24)])).fillna(size.mean())
+    return hours.to_numpy().reshape(2, 24) / size.mean()
 
-# %% ../../nbs/api/03_worlds/03_calibration.ipynb #99815d04
+# %% ../../nbs/api/03_worlds/03_calibration.ipynb #22ad82e3
 def _by_week(pattern, index):
+    "The pattern (2, 24) at each time: (n,)."
     return pattern[np.asarray(index.day_of_week >= 5).astype(int), index.hour]
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #4a320756
@@ -43,9 +45,9 @@ def _main_shocks(r, jump, hours=2):
     size = np.where(jump, np.abs(r), 0)
     return jump & (size > pd.Series(size).shift(1).rolling(int(12 * hours), min_periods=1).max().fillna(0).to_numpy())
 
-# %% ../../nbs/api/03_worlds/03_calibration.ipynb #86900122
+# %% ../../nbs/api/03_worlds/03_calibration.ipynb #1b482066
 def _aftershocks(r, main, hours=24):
-    "Variance after main shocks in units of their squares: that of the next bar (2,), and what is left of it a bar later (2,)."
+    "Variance after main shocks over their squares: of the next bar (2,), and what is left of it a bar later (2,)."
     k = np.arange(1, 12 * hours + 1)
     at = np.flatnonzero(main[:-len(k)])
     if len(at) == 0: return np.zeros(2), np.zeros(2)
@@ -69,37 +71,41 @@ def _autocovariance(x, lags):
     x = x - np.nanmean(x)
     return np.array([np.nanmean(x[k:] * x[:-k]) for k in lags])
 
-# %% ../../nbs/api/03_worlds/03_calibration.ipynb #905e81e2
+# %% ../../nbs/api/03_worlds/03_calibration.ipynb #cc6aad73
 def _factors(log_size, longest):
     "Stationary deviation (2,) and one-bar autocorrelation (2,) of the factors, slow first."
     lags = np.unique(np.geomspace(1, longest, 60).astype(int))
     target = _autocovariance(log_size, lags)
     def model(q): return np.exp(2 * q[0] - lags * np.exp(q[2])) + np.exp(2 * q[1] - lags * np.exp(q[3]))
-    fit = least_squares(lambda q: model(q) - target, [np.log(.4), np.log(.4), np.log(1 / 1000), np.log(1 / 20)], bounds=([-5, -5, -10, -5], [1, 1, -5, 0])).x
+    start, bounds = np.log([.4, .4, 1 / 1000, 1 / 20]), ([-5, -5, -10, -5], [1, 1, -5, 0])
+    fit = least_squares(lambda q: model(q) - target, start, bounds=bounds).x
     return np.exp(fit[:2]), np.exp(-np.exp(fit[2:]))
 
-# %% ../../nbs/api/03_worlds/03_calibration.ipynb #a9b4cdfd
+# %% ../../nbs/api/03_worlds/03_calibration.ipynb #90b5149c
 def _leverage(r, log_size, spread, persistence):
     "Correlation of the fast factor's shock with the return."
     lags, x = np.arange(1, max(int(3 / (1 - persistence)), 1) + 1), log_size - np.nanmean(log_size)
     answer, weight = np.array([np.nanmean(np.sign(r[:-k]) * x[k:]) for k in lags]), persistence**(lags - 1)
-    return float(np.clip(answer @ weight / (weight @ weight) / (np.sqrt(2 / np.pi) * spread * np.sqrt(1 - persistence**2)), -.95, .95))
+    scale = np.sqrt(2 / np.pi) * spread * np.sqrt(1 - persistence**2)
+    return float(np.clip(answer @ weight / (weight @ weight) / scale, -.95, .95))
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #a2e53099
 def _quoted_variance(overshoot, fade):
     "Variance of quoted returns over that of efficient ones, $F$."
     return (1 + overshoot)**2 + overshoot**2 * (1 - fade) / (1 + fade)
 
-# %% ../../nbs/api/03_worlds/03_calibration.ipynb #5e5b1287
+# %% ../../nbs/api/03_worlds/03_calibration.ipynb #44ed3875
 def _quoted_acf(overshoot, fade, lags):
     "Autocorrelations of quoted returns."
-    return -overshoot * (1 - fade) * fade**(lags - 1) * (1 + overshoot - overshoot * fade / (1 + fade)) / _quoted_variance(overshoot, fade)
+    passing = overshoot * (1 - fade) * fade**(lags - 1)
+    return -passing * (1 + overshoot - overshoot * fade / (1 + fade)) / _quoted_variance(overshoot, fade)
 
-# %% ../../nbs/api/03_worlds/03_calibration.ipynb #dc7a8b1e
+# %% ../../nbs/api/03_worlds/03_calibration.ipynb #58e70ccd
 def _overshoot(z, n_lags=72):
     "Passing share of a move and what is left of it after a bar; zero where it is not significant."
     lags, rho = np.arange(1, n_lags + 1), acf(z, n_lags)[1:]
-    fits = [least_squares(lambda q: (_quoted_acf(*q, lags) - rho) * np.sqrt(len(z)), [.05, fade], bounds=([0, 0], [1, .97])) for fade in (.2, .8)]
+    def miss(q): return (_quoted_acf(*q, lags) - rho) * np.sqrt(len(z))
+    fits = [least_squares(miss, [.05, fade], bounds=([0, 0], [1, .97])) for fade in (.2, .8)]
     best = min(fits, key=lambda fit: fit.cost)
     gain = len(z) * (rho**2).sum() - 2 * best.cost
     return tuple(map(float, best.x)) if gain > chi2.ppf(.95, 2) else (0., 0.)
@@ -110,14 +116,24 @@ def _wick_over_body(w):
     x = (np.arange(400) + .5) / 400
     return np.mean(np.sqrt(w + (1 - w) * x * x)) - .5
 
-# %% ../../nbs/api/03_worlds/03_calibration.ipynb #643145b2
+# %% ../../nbs/api/03_worlds/03_calibration.ipynb #56223eaf
+def _bridge_variance(bars, jump, r):
+    "Bridge variance over that of the bar which gives the mean wick of the bars."
+    body = bars[["open", "close"]]
+    wicks = .5 * np.log(bars["high"] / body.max(axis=1) * body.min(axis=1) / bars["low"]).to_numpy()[1:]
+    reach = wicks[~jump].mean() / np.abs(r[~jump]).mean()
+    return brentq(lambda w: _wick_over_body(w) - np.clip(reach, .01, 1.5), 0, 20)
+
+# %% ../../nbs/api/03_worlds/03_calibration.ipynb #04cd8529
 def calibrate_stochastic_vol(
     bars: pd.DataFrame,  # Checked 5-minute bars
     multiple: float = 5.0,  # Jump threshold in units of the local scale
     longest: str = "5D",  # Longest lag of the memory fit
 ) -> StochasticVolModel:  # Ready to simulate
     "Calibrate seasons, two volatility factors, leverage, jumps with aftershocks, overshoot and wicks by moments."
-    if len(bars) < 7 * BARS_PER_DAY: raise InputError(f"{len(bars)} bars are too few to calibrate: at least {7 * BARS_PER_DAY} (7 days) are needed.")
+    least = 7 * BARS_PER_DAY
+    if len(bars) < least:
+        raise InputError(f"{len(bars)} bars are too few to calibrate: at least {least} (7 days) are needed.")
     r, index = np.where(follows(bars.index), np.diff(np.log(bars["close"].to_numpy())), 0), bars.index[1:]
     pattern, jump, z = _week_and_jumps(r, index, multiple)
     week, main = _by_week(pattern, index), _main_shocks(r, jump)
@@ -127,9 +143,10 @@ def calibrate_stochastic_vol(
     spread, persistence = _factors(np.log(size), pd.Timedelta(longest) // pd.Timedelta("5min"))
     leverage = _leverage(r, np.log(size), spread[1], persistence[1])
     overshoot, fade = _overshoot(np.where(jump, 0, z))
-    body = bars[["open", "close"]]
-    reach = .5 * np.log(bars["high"] / body.max(axis=1) * body.min(axis=1) / bars["low"]).to_numpy()[1:][~jump].mean() / np.abs(r[~jump]).mean()
-    wick = brentq(lambda w: _wick_over_body(w) - np.clip(reach, .01, 1.5), 0, 20)
-    level = np.nanmean(size) * np.sqrt(np.pi / 2) * np.exp(-.5 * np.sum(spread**2)) * np.sqrt(BARS_PER_YEAR / _quoted_variance(overshoot, fade))
+    wick = _bridge_variance(bars, jump, r)
+    yearly = np.sqrt(BARS_PER_YEAR / _quoted_variance(overshoot, fade))
+    level = np.nanmean(size) * np.sqrt(np.pi / 2) * np.exp(-.5 * np.sum(spread**2)) * yearly
     jumps, rate = (r[main] / (1 + overshoot), main.sum() / (len(r) * DT)) if main.any() else (np.zeros(1), 0.)
-    return StochasticVolModel(float(level), np.log(pattern), persistence, spread, leverage, float(rate), jumps, echo, kept, overshoot, fade, float(wick), float(bars["close"].iloc[-1]))
+    shocks, spot = (float(rate), jumps, echo, kept), float(bars["close"].iloc[-1])
+    factors = float(level), np.log(pattern), persistence, spread, leverage
+    return StochasticVolModel(*factors, *shocks, overshoot, fade, float(wick), spot)

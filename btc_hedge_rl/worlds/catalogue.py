@@ -18,27 +18,22 @@ from .calibration import calibrate_stochastic_vol
 from .shared import World
 from .stress import CrashReplay, VolatilityShock
 
-# %% ../../nbs/api/03_worlds/05_catalogue.ipynb #51c14f11
+# %% ../../nbs/api/03_worlds/05_catalogue.ipynb #d2cc2617
 @dataclass(frozen=True)
 class QedHawkes(World):
     "The study's own market behind the same interface."
     model: MarketModel
 
+    def to_json(self, path): return self.model.to_json(path)
+    @classmethod
+    def from_json(cls, path): return cls(MarketModel.from_json(path))
     def simulate(self, n_paths=500, n_steps=14 * BARS_PER_DAY, seed=0, first=0, spot=None) -> Paths:
         "Simulate candles without drift, so that this world is a martingale like the others."
         return simulate(self.model, n_paths, n_steps, seed, first, drift=False, spot=spot)
 
-    def to_json(self, path):
-        "Write the market model."
-        return self.model.to_json(path)
-
-    @classmethod
-    def from_json(cls, path):
-        "Read a market model."
-        return cls(MarketModel.from_json(path))
-
-# %% ../../nbs/api/03_worlds/05_catalogue.ipynb #e5e211a0
+# %% ../../nbs/api/03_worlds/05_catalogue.ipynb #83c805bb
 def _volatility_shock(bars):
+    "A shock world at the volatility of the bars."
     r = returns_within(bars).to_numpy()
     return VolatilityShock(vol=float(r.std() * np.sqrt(BARS_PER_YEAR)), spot=float(bars["close"].iloc[-1]))
 

@@ -21,7 +21,7 @@ def _typical_facts(world, n_bars, n_paths, seed, first):
     paths = world.simulate(n_paths, n_bars, seed, first)
     return facts_from_arrays(*(getattr(paths, k)[:, 1:] for k in ("open", "high", "low", "close"))).median()
 
-# %% ../../nbs/api/03_worlds/06_scoring.ipynb #a8e466de
+# %% ../../nbs/api/03_worlds/06_scoring.ipynb #72041c44
 def scoreboard(
     bars: pd.DataFrame,  # Bars to resemble
     worlds: dict,  # Name → world
@@ -29,16 +29,16 @@ def scoreboard(
     n: int = 200,  # Bootstrap resamples
     seed: int = 0,
     first: int = FIRST_PATH["check"],  # Number of the first path
-) -> pd.DataFrame:  # One row a fact: meaning, bars, low, high, then one column a world; share inside in `.attrs["inside"]`
+) -> pd.DataFrame:  # One row a fact, one column a world; share inside in `.attrs["inside"]`
     "Stylized facts of the bars with their 90 % bands, beside those of each world."
     data = bootstrap_facts(bars, n=n, seed=seed)
-    table = pd.DataFrame({"meaning": data["meaning"], "bars": data["value"], "low": data["value"] - 1.645 * data["standard_error"],
-                          "high": data["value"] + 1.645 * data["standard_error"]})
+    value, band = data["value"], 1.645 * data["standard_error"]
+    table = pd.DataFrame({"meaning": data["meaning"], "bars": value, "low": value - band, "high": value + band})
     for name, w in worlds.items(): table[name] = _typical_facts(w, len(bars), n_paths, seed, first)
     table.attrs["inside"] = {name: float(table[name].between(table["low"], table["high"]).mean()) for name in worlds}
     return table
 
-# %% ../../nbs/api/03_worlds/06_scoring.ipynb #c43fa540
+# %% ../../nbs/api/03_worlds/06_scoring.ipynb #4c5712ab
 def scores(
     board: pd.DataFrame,  # From `scoreboard`
     worlds: dict,  # Name → world
@@ -48,10 +48,12 @@ def scores(
     first: int = FIRST_PATH["check"],  # Number of the first path
 ) -> pd.DataFrame:  # Share of facts inside the bands: one row a seed, one column a world
     "How much of a score is the luck of the simulation?"
-    def inside(w, seed): return _typical_facts(w, n_bars, n_paths, seed, first).between(board["low"], board["high"]).mean()
-    return pd.DataFrame({name: {seed: inside(w, seed) for seed in seeds} for name, w in worlds.items()}).rename_axis("seed")
+    def inside(w, seed):
+        return _typical_facts(w, n_bars, n_paths, seed, first).between(board["low"], board["high"]).mean()
+    shares = {name: {seed: inside(w, seed) for seed in seeds} for name, w in worlds.items()}
+    return pd.DataFrame(shares).rename_axis("seed")
 
-# %% ../../nbs/api/03_worlds/06_scoring.ipynb #f5687efc
+# %% ../../nbs/api/03_worlds/06_scoring.ipynb #2cff820d
 def plot_scoreboard(
     table: pd.DataFrame,  # From `scoreboard`
 ):
@@ -61,12 +63,15 @@ def plot_scoreboard(
     rows = np.arange(len(table))[::-1]
     ax.axvspan(-1, 1, color="k", alpha=.08, lw=0)
     for name, colour, marker in zip(names, PALETTE, "osD^v"):
-        ax.plot(((table[name] - table["bars"]) / half).clip(-6, 6), rows, marker, ms=5, color=colour, label=f"{name} ({table.attrs['inside'][name]:.0%} inside)")
-    ax.set(yticks=rows, yticklabels=table.index, xlabel="distance from the bars, in half-widths of the 90 % band (cut at ±6)", title="Which facts each world reproduces")
+        away = ((table[name] - table["bars"]) / half).clip(-6, 6)
+        label = f"{name} ({table.attrs['inside'][name]:.0%} inside)"
+        ax.plot(away, rows, marker, ms=5, color=colour, label=label)
+    ax.set(yticks=rows, yticklabels=table.index, title="Which facts each world reproduces",
+           xlabel="distance from the bars, in half-widths of the 90 % band (cut at ±6)")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
-# %% ../../nbs/api/03_worlds/06_scoring.ipynb #9d369393
+# %% ../../nbs/api/03_worlds/06_scoring.ipynb #cdca2314
 def truth_scores(
     world,  # With `simulate`
     n_bars: int,  # Length of a history
@@ -76,7 +81,8 @@ def truth_scores(
     seed: int = 0,
 ) -> pd.DataFrame:  # (n_histories, facts) bool: is the world's own fact inside the band of the history?
     "What a world scores on histories that it made itself."
-    histories, typical = world.simulate(n_histories, n_bars, seed), _typical_facts(world, n_bars, n_paths, seed, FIRST_PATH["check"])
+    histories = world.simulate(n_histories, n_bars, seed)
+    typical = _typical_facts(world, n_bars, n_paths, seed, FIRST_PATH["check"])
     def holds(row):
         data = bootstrap_facts(as_bars(histories, row), n=n, seed=seed)
         return (typical - data["value"]).abs() <= 1.645 * data["standard_error"]

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['VolatilityShock', 'CrashReplay']
 
-# %% ../../nbs/api/03_worlds/04_stress.ipynb #f158ff84
+# %% ../../nbs/api/03_worlds/04_stress.ipynb #e7fc772b
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from numba import njit, prange
 
 from ..ground import BARS_PER_DAY, BARS_PER_YEAR, DT, InputError, mix, normal, stream, uniform
@@ -28,9 +29,10 @@ class VolatilityShock(World):
     multiple: float = 6.0  # Of variance, at the shock
     spot: float = 100_000.0  # Starting price, USD
 
-# %% ../../nbs/api/03_worlds/04_stress.ipynb #08146b5a
+# %% ../../nbs/api/03_worlds/04_stress.ipynb #d900a483
 @njit(cache=True, parallel=True)
 def _shock_paths(seed, first, spot, vol, reversion, vol_of_vol, correlation, multiple, o, h, l, c):
+    "Euler steps of Heston's variance, multiplied once, and candles."
     rest = np.sqrt(1 - correlation**2)
     for path in prange(len(c)):
         i = np.int64(path)
@@ -48,22 +50,24 @@ def _shock_paths(seed, first, spot, vol, reversion, vol_of_vol, correlation, mul
             candle_state, b = uniform(candle_state)
             step = np.sqrt(v) * z - .5 * v
             high, low = bridge_range(0., step, v, a, b)
-            o[i, t], price = price, price * np.exp(step)
-            c[i, t] = price
-            h[i, t], l[i, t] = max(o[i, t] * np.exp(high), o[i, t], price), min(o[i, t] * np.exp(low), o[i, t], price)
+            now, price = price, price * np.exp(step)
+            o[i, t], c[i, t] = now, price
+            h[i, t], l[i, t] = max(now * np.exp(high), now, price), min(now * np.exp(low), now, price)
             variance += reversion * (vol * vol * DT - v) + vol_of_vol * np.sqrt(v) * (correlation * z + rest * e)
 
-# %% ../../nbs/api/03_worlds/04_stress.ipynb #a8771107
-def _simulate_shock(self, n_paths=500, n_steps=14 * BARS_PER_DAY, seed=0, first=0, spot=None) -> Paths:
+# %% ../../nbs/api/03_worlds/04_stress.ipynb #9af7b02e
+@patch
+def simulate(
+    self: VolatilityShock, n_paths: int = 500, n_steps: int = 14 * BARS_PER_DAY, seed: int = 0, first: int = 0,
+    spot: float | None = None,
+) -> Paths:
     "Simulate candles, as `StochasticVolModel.simulate`."
     arrays = empty_paths(n_paths, n_steps)
-    _shock_paths(seed, first, float(spot or self.spot), self.vol, self.reversion, self.vol_of_vol, self.correlation, self.multiple, *arrays)
-    return self._paths(arrays, seed, first, self.vol)
+    numbers = self.vol, self.reversion, self.vol_of_vol, self.correlation, self.multiple
+    _shock_paths(seed, first, float(spot or self.spot), *numbers, *arrays)
+    return self.paths_of(arrays, seed, first, self.vol)
 
-# %% ../../nbs/api/03_worlds/04_stress.ipynb #4726d742
-VolatilityShock.simulate = _simulate_shock
-
-# %% ../../nbs/api/03_worlds/04_stress.ipynb #a0762244
+# %% ../../nbs/api/03_worlds/04_stress.ipynb #013a8173
 @dataclass(frozen=True)
 class CrashReplay(World):
     "Whole days of given bars in random order, one of them the worst."
@@ -71,20 +75,23 @@ class CrashReplay(World):
     worst: int  # First bar of the worst day
     spot: float  # Starting price, USD
 
-    @property
-    def annual_vol(self) -> float:
-        "Volatility of the bars, annualised."
-        return float(self.moves[:, 3].std() * np.sqrt(BARS_PER_YEAR))
+# %% ../../nbs/api/03_worlds/04_stress.ipynb #ae3a0179
+@patch(as_prop=True)
+def annual_vol(self: CrashReplay) -> float:
+    "Volatility of the bars, annualised."
+    return float(self.moves[:, 3].std() * np.sqrt(BARS_PER_YEAR))
 
-    @classmethod
-    def from_bars(cls, bars: pd.DataFrame) -> "CrashReplay":
-        "Take the days to replay from bars; days begin at the clock of the first bar."
-        if len(bars) < 2 * BARS_PER_DAY + 1: raise InputError(f"{len(bars)} bars are too few to replay: at least two days are needed.")
-        before = bars["close"].to_numpy()[:-1, None]
-        moves = np.log(bars[["open", "high", "low", "close"]].to_numpy()[1:] / before)[follows(bars.index)]
-        worst = np.abs(moves[:, 3]).argmax() // BARS_PER_DAY * BARS_PER_DAY
-        growth = np.log(np.mean(np.exp(moves[:, 3])))
-        return cls(moves - growth, int(min(worst, len(moves) - BARS_PER_DAY)), float(bars["close"].iloc[-1]))
+# %% ../../nbs/api/03_worlds/04_stress.ipynb #dff157c6
+@patch(cls_method=True)
+def from_bars(cls: CrashReplay, bars: pd.DataFrame) -> CrashReplay:
+    "Take the days to replay from bars; days begin at the clock of the first bar."
+    if len(bars) < 2 * BARS_PER_DAY + 1:
+        raise InputError(f"{len(bars)} bars are too few to replay: at least two days are needed.")
+    before = bars["close"].to_numpy()[:-1, None]
+    moves = np.log(bars[["open", "high", "low", "close"]].to_numpy()[1:] / before)[follows(bars.index)]
+    worst = np.abs(moves[:, 3]).argmax() // BARS_PER_DAY * BARS_PER_DAY
+    growth = np.log(np.mean(np.exp(moves[:, 3])))
+    return cls(moves - growth, int(min(worst, len(moves) - BARS_PER_DAY)), float(bars["close"].iloc[-1]))
 
 # %% ../../nbs/api/03_worlds/04_stress.ipynb #97ee06c2
 @njit(cache=True)
@@ -100,8 +107,12 @@ def _draw_days(seed, first, n_paths, n_days, n_choices):
             days[i, d] = int(u * n_choices)
     return days, crash
 
-# %% ../../nbs/api/03_worlds/04_stress.ipynb #cf0a1e8f
-def _simulate_crash(self, n_paths=500, n_steps=14 * BARS_PER_DAY, seed=0, first=0, spot=None) -> Paths:
+# %% ../../nbs/api/03_worlds/04_stress.ipynb #3e91cef5
+@patch
+def simulate(
+    self: CrashReplay, n_paths: int = 500, n_steps: int = 14 * BARS_PER_DAY, seed: int = 0, first: int = 0,
+    spot: float | None = None,
+) -> Paths:
     "Simulate candles, as `StochasticVolModel.simulate`; the crash falls on a whole day of the path where there is one."
     arrays = empty_paths(n_paths, n_steps)
     whole, n_days = max(n_steps // BARS_PER_DAY, 1), -(-n_steps // BARS_PER_DAY)
@@ -115,7 +126,4 @@ def _simulate_crash(self, n_paths=500, n_steps=14 * BARS_PER_DAY, seed=0, first=
     for k, x in enumerate(arrays):
         x[:, 0] = spot or self.spot
         x[:, 1:] = x[:, :1] * np.exp(before + self.moves[rows, k])
-    return self._paths(arrays, seed, first, self.annual_vol)
-
-# %% ../../nbs/api/03_worlds/04_stress.ipynb #33ff88cc
-CrashReplay.simulate = _simulate_crash
+    return self.paths_of(arrays, seed, first, self.annual_vol)
