@@ -23,7 +23,7 @@ from .parameters import find_notebooks, read_parameters, read_profile, resolve
 from .results import collect_metrics, metrics_table
 from .steps import Run, execute_step, reason_to_run
 
-# %% ../../nbs/api/09_pipeline/09_study.ipynb #341232ab
+# %% ../../nbs/api/09_pipeline/09_study.ipynb #b92538d1
 def check_data(
     data: str | Path,  # Bars file; empty for the sample
     repair: str = "",  # Names from `REPAIRS`, joined by commas
@@ -37,58 +37,78 @@ def check_data(
     from btc_hedge_rl.data import read_bars, repair_names
     repair = ",".join(repair_names(repair))
     bars = read_bars(path, repair, max_invented=max_invented)
-    asked = {"repair": repair, "max_invented": max_invented, "repairs": bars.attrs.get("repairs", {})} if repair else {}
-    return {"path": str(path), "sha256": sha256(path), "bars": len(bars), "first": str(bars.index[0]), "last": str(bars.index[-1])} | asked
+    about = {"bars": len(bars), "first": str(bars.index[0]), "last": str(bars.index[-1])}
+    asked = {"repair": repair, "max_invented": max_invented, "repairs": bars.attrs.get("repairs", {})}
+    return {"path": str(path), "sha256": sha256(path)} | about | (asked if repair else {})
 
-# %% ../../nbs/api/09_pipeline/09_study.ipynb #286c2b70
-def _pick(notebooks: list[Path], number: str) -> str:
-    "The step that `05` or `05_rl_training_ppo` means."
+# %% ../../nbs/api/09_pipeline/09_study.ipynb #5728da15
+def _pick(
+    notebooks: list[Path],  # Steps
+    number: str,  # `5`, `05` or `05_rl_training_ppo`
+) -> str:  # Its name
+    "The step that somebody means."
     found = [p.stem for p in notebooks if p.stem == number or p.stem.split("_")[0] == str(number).zfill(2)]
     if not found: raise InputError(f"{number}: no such step; there are {', '.join(p.stem for p in notebooks)}.")
     return found[0]
+
+# %% ../../nbs/api/09_pipeline/09_study.ipynb #341232ab
+def _is_record(record) -> bool:
+    "Whether this is what a manifest holds of a step."
+    shape = {"status": str, "parameters": dict, "inputs": dict}
+    if not isinstance(record, dict): return False
+    if not all(isinstance(record.get(k), kind) for k, kind in shape.items()): return False
+    done = record["status"] == "done"
+    known = isinstance(record.get("artifacts", None if done else {}), dict)
+    return known and (not done or isinstance(record.get("notebook"), str))
 
 # %% ../../nbs/api/09_pipeline/09_study.ipynb #041ad339
 def read_manifest(
     folder: Path,  # Run folder
 ) -> dict:  # Empty if there is none yet
-    "The manifest of a run folder; one that was damaged is refused, because it can no longer say what may be reused."
+    "The manifest of a run folder, or why it cannot be one."
     path = folder / "manifest.json"
     if not path.exists(): return {}
     manifest = read_json(path)
     steps = manifest.get("steps") if isinstance(manifest, dict) else None
-    shape = {"status": str, "parameters": dict, "inputs": dict}
-    whole = isinstance(steps, dict) and isinstance(manifest.get("created", ""), str) and all(
-        isinstance(r, dict) and all(isinstance(r.get(k), kind) for k, kind in shape.items()) and isinstance(r.get("artifacts", {}), dict)
-        and (r["status"] != "done" or isinstance(r.get("artifacts"), dict) and isinstance(r.get("notebook"), str)) for r in steps.values())
-    if not whole: raise InputError(f"{path}: is not the manifest of a run (edited or damaged); restore it, or delete the folder to start over.")
-    return manifest
+    whole = isinstance(steps, dict) and isinstance(manifest.get("created", ""), str)
+    if whole and all(map(_is_record, steps.values())): return manifest
+    raise InputError(f"{path}: is not the manifest of a run (edited or damaged); restore it, "
+                     "or delete the folder to start over.")
 
-# %% ../../nbs/api/09_pipeline/09_study.ipynb #7c3aa5db
+# %% ../../nbs/api/09_pipeline/09_study.ipynb #1d205cc6
+def _identity(data: dict) -> dict:
+    "What a manifest says of the code and the bars of a run."
+    root = Path(btc_hedge_rl.__file__).parent
+    return {"package": btc_hedge_rl.__version__, "git": git_state(root), "data": data or "synthetic sample",
+            "versions": versions(), "package_sha256": package_hash()}
+
+# %% ../../nbs/api/09_pipeline/09_study.ipynb #f2bce89f
 def open_run(
     folder: Path,  # Run folder, locked by us
     notebooks: list[Path],  # Steps
     declared: dict,  # Step → name → parameter
     values: dict,  # Step → name → value
-    profile: str,  # Its name, for the record
-    data: dict,  # From `check_data`
+    profile: str = "",  # Its name, for the record
+    data: dict | None = None,  # From `check_data`
 ) -> Run:  # Ready to execute
     "Read the manifest of a run folder, or begin one."
-    old = read_manifest(folder)
-    fixed = {"package": package_hash(), "versions": digest(versions()), "data": " ".join(filter(None, (data.get("sha256"), data.get("repair"))))}
+    old, data = read_manifest(folder), data or {}
+    kept = {p.stem: old["steps"][p.stem] for p in notebooks if p.stem in old.get("steps", {})}
     seeds = {n: v for step in values.values() for n, v in step.items() if re.search(r"(^|_)seeds?$", n)}
-    manifest = {
-        "name": folder.name, "created": old.get("created", utc_now()), "status": "running", "package": btc_hedge_rl.__version__, "git": git_state(Path(btc_hedge_rl.__file__).parent),
-        "profile": str(profile), "data": data or "synthetic sample", "seeds": seeds, "versions": versions(), "package_sha256": fixed["package"],
-        "steps": {p.stem: old["steps"][p.stem] for p in notebooks if p.stem in old.get("steps", {})}}
+    manifest = {"name": folder.name, "created": old.get("created", utc_now()), "status": "running",
+                "profile": str(profile), "seeds": seeds, **_identity(data), "steps": kept}
+    bars = " ".join(filter(None, (data.get("sha256"), data.get("repair"))))
+    fixed = {"package": manifest["package_sha256"], "versions": digest(manifest["versions"]), "data": bars}
     accepts = {step: set(parameters) for step, parameters in declared.items()}
-    changed = {step: {n: v for n, v in given.items() if v != declared[step][n].default} for step, given in values.items()}
-    run = Run(folder, notebooks, values, accepts, data.get("path", ""), manifest, fixed, changed, data.get("repair", ""), data.get("max_invented", .01))
+    changed = {s: {n: v for n, v in given.items() if v != declared[s][n].default} for s, given in values.items()}
+    path, repair = data.get("path", ""), data.get("repair", "")
+    run = Run(folder, notebooks, values, accepts, path, manifest, fixed, changed, repair, data.get("max_invented", .01))
     run.save()
     return run
 
-# %% ../../nbs/api/09_pipeline/09_study.ipynb #1d205cc6
-def _plan(run: Run, from_step: str, only_step: str, force: bool):
-    "Yield each step with the reason to execute it, empty to reuse it; judged when its turn comes."
+# %% ../../nbs/api/09_pipeline/09_study.ipynb #e2045afa
+def _plan(run: Run, from_step: str = "", only_step: str = "", force: bool = False):
+    "Yield each step with the reason to execute it, empty to reuse it."
     first = _pick(run.notebooks, from_step) if from_step else ""
     only = _pick(run.notebooks, only_step) if only_step else ""
     for notebook in run.notebooks:
@@ -96,10 +116,49 @@ def _plan(run: Run, from_step: str, only_step: str, force: bool):
         if step < max(first, only):  # taken as it is, but it has to be there
             record = run.steps.get(step, {})
             whole = record.get("status") == "done" and all(present.get(k) == h for k, h in record["artifacts"].items())
-            if not whole: raise InputError(f"{step} is not finished in {run.folder}; run it first (without --from and --only).")
+            if not whole:
+                raise InputError(f"{step} is not finished in {run.folder}; run it first (without --from and --only).")
             yield notebook, ""
         elif only and step > only: return
         else: yield notebook, "asked for" if force or first or only else reason_to_run(run, notebook, present)
+
+# %% ../../nbs/api/09_pipeline/09_study.ipynb #576538c3
+class _Progress:
+    "What a run shows while it works."
+    def __init__(self, notebooks: list[Path], quiet: bool):
+        self.quiet, self.number, self.cells = quiet, 0, {p.stem: len(read_json(p)["cells"]) for p in notebooks}
+        self.bar = tqdm(total=sum(self.cells.values()), disable=quiet or None, leave=False,
+                        bar_format="{desc} {bar} {percentage:3.0f} % {elapsed}")
+
+    def begin(self, step: str) -> None:
+        self.step, self.number, self.started, self.before = step, self.number + 1, time.monotonic(), self.bar.n
+        self.bar.set_description(step)
+
+    def cell(self) -> None: self.bar.update(1)
+
+    def end(self, state: str) -> None:
+        self.bar.update(self.before + self.cells[self.step] - self.bar.n)
+        if self.quiet: return
+        seconds = time.monotonic() - self.started
+        tqdm.write(f"[{self.number}/{len(self.cells)}] {self.step:<30} {seconds:8.1f} s  {state}", file=sys.stdout)
+        sys.stdout.flush()
+
+# %% ../../nbs/api/09_pipeline/09_study.ipynb #c6eaaf18
+def _execute_all(run: Run, plan, timeout: float, quiet: bool) -> None:
+    "Work through the plan; a step that fails or is stopped ends it, and the manifest says so."
+    progress = _Progress(run.notebooks, quiet)
+    with progress.bar:
+        for notebook, reason in plan:
+            progress.begin(notebook.stem)
+            try:
+                if reason: execute_step(run, notebook, timeout, progress.cell)
+            except BaseException as error:
+                failed = isinstance(error, (StepFailed, InputError))
+                run.manifest["status"] = "failed" if failed else "interrupted"
+                if isinstance(error, Exception): run.save()
+                progress.end("FAILED" if failed else "stopped")
+                raise
+            progress.end(f"done ({reason})" if reason else "reused")
 
 # %% ../../nbs/api/09_pipeline/09_study.ipynb #7721057c
 def _finish(run: Run, quiet: bool) -> dict:
@@ -110,37 +169,22 @@ def _finish(run: Run, quiet: bool) -> dict:
     if stale:
         (run.folder / "metrics.json").unlink(missing_ok=True)
         run.manifest.pop("metrics_sha256", None)
-        if not quiet: print(f"not up to date: {', '.join(stale)}; btc-hedge run without --from and --only completes the run.")
-    else:
-        run.manifest["metrics_sha256"] = sha256(write_json(run.folder / "metrics.json", collect_metrics(run.folder)))
+        todo = f"not up to date: {', '.join(stale)}; btc-hedge run without --from and --only completes the run."
+        if not quiet: print(todo)
+    else: run.manifest["metrics_sha256"] = sha256(write_json(run.folder / "metrics.json", collect_metrics(run.folder)))
     run.save()
     return {} if stale else read_json(run.folder / "metrics.json")
 
-# %% ../../nbs/api/09_pipeline/09_study.ipynb #29cef0d3
-def _execute_all(run: Run, plan, timeout: float, quiet: bool) -> None:
-    "Work through the plan with one line a step and, on a terminal, an overall bar."
-    n, count = len(run.notebooks), lambda p: len(read_json(p)["cells"])
-    bar = tqdm(total=sum(map(count, run.notebooks)), disable=quiet or None, leave=False, bar_format="{desc} {bar} {percentage:3.0f} % {elapsed}")
-    def say(i, step, seconds, state):
-        if quiet: return
-        tqdm.write(f"[{i}/{n}] {step:<30} {seconds:8.1f} s  {state}", file=sys.stdout)
-        sys.stdout.flush()
-    with bar:
-        for i, (notebook, reason) in enumerate(plan, 1):
-            started, done = time.monotonic(), bar.n
-            bar.set_description(notebook.stem)
-            try:
-                if reason: execute_step(run, notebook, timeout, lambda cell, cell_index: bar.update(1))
-            except BaseException as error:
-                failed = isinstance(error, (StepFailed, InputError))
-                run.manifest["status"] = "failed" if failed else "interrupted"
-                if isinstance(error, Exception): run.save()
-                say(i, notebook.stem, time.monotonic() - started, "FAILED" if failed else "stopped")
-                raise
-            say(i, notebook.stem, time.monotonic() - started, f"done ({reason})" if reason else "reused")
-            bar.update(done + count(notebook) - bar.n)
-
 # %% ../../nbs/api/09_pipeline/09_study.ipynb #c586065b
+def _check_request(folder: Path, steps: list[Path], from_step: str, only_step: str, timeout: float) -> None:
+    "Refuse what cannot be meant before anything is written."
+    if from_step and only_step: raise InputError("--from and --only exclude each other.")
+    if not timeout > 0: raise InputError(f"{timeout:g}: the time limit of a notebook must be positive.")
+    later = bool(from_step or only_step) and _pick(steps, from_step or only_step) != steps[0].stem
+    if later and not read_manifest(folder):
+        raise InputError(f"{folder}: has no earlier run to continue; leave --from and --only out.")
+
+# %% ../../nbs/api/09_pipeline/09_study.ipynb #68457b23
 def run_study(
     data: str | Path = "",  # Bars file; the synthetic sample without it
     profile: str | Path = "study",  # `smoke`, `study`, `full`, a TOML file, or empty for the notebooks' own defaults
@@ -156,18 +200,14 @@ def run_study(
     max_invented: float = .01,  # Largest share of bars that a repair may invent
 ) -> Path:  # The run folder
     "Run the study into one folder, reusing every step whose inputs have not changed."
-    if from_step and only_step: raise InputError("--from and --only exclude each other.")
-    if not timeout > 0: raise InputError(f"{timeout:g}: the time limit of a notebook must be positive.")
     steps = find_notebooks(notebooks)
     declared = {p.stem: read_parameters(p) for p in steps}
     values = resolve(declared, read_profile(profile) | (parameters or {}))
-    later = bool(from_step or only_step) and _pick(steps, from_step or only_step) != steps[0].stem
     name = "-".join(filter(None, [Path(profile).stem, Path(data).stem if data else ""])) or "defaults"
     folder = check_folder(out or Path("runs") / name)
     bars = check_data(data, repair, max_invented)
     read_manifest(folder)
-    if later and not (folder / "manifest.json").exists():
-        raise InputError(f"{folder}: has no earlier run to continue; leave --from and --only out.")
+    _check_request(folder, steps, from_step, only_step, timeout)
     with locked(folder):
         run = open_run(folder, steps, declared, values, Path(profile).stem, bars)
         run.artifacts.mkdir(exist_ok=True)
