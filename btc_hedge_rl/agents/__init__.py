@@ -14,7 +14,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "hedger": ["PolicyHedger", "untrained", "training_task", "load_hedger"],
     "ppo": ["PPOSettings", "LONG", "PPO_SETTINGS", "ppo_settings", "decisions_an_action", "Watch", "mean_reward",
         "train_ppo"],
-    "pathwise": ["band_play", "band_slopes", "BandProfit", "Rehearsal", "rehearsed_profit", "train_pathwise"],
+    "pathwise": ["band_play", "band_slopes", "BandProfit", "Rehearsal", "rehearsed_profit", "RECENT",
+        "train_pathwise"],
     "reading": ["band_map"],
     "collapse": ["CollapsedPolicy", "risk_cut", "require_alive"],
 })

@@ -58,14 +58,18 @@ def require_alive(
     task = as_task(task)
     batch = batch_of(task, paths)
     nothing, played = run_episodes(task.nothing(), batch), run_episodes(hedger, batch, record=("target",))
-    spread = float(played.history["target"].std(0).mean())        # across paths: a timetable that ignores the market is constant, too
+    # across paths: a timetable that ignores the market is constant, too
+    spread = float(played.history["target"].std(0).mean())
     cut = risk_cut(nothing, played)
     if isinstance(hedger, PolicyHedger) and hedger.output_range(batch) < 1e-4:
-        raise _collapsed("its network answers the same whatever it sees, so nothing was learned", "with another seed or a larger learning rate")
+        raise _collapsed("its network answers the same whatever it sees, so nothing was learned",
+                         "with another seed or a larger learning rate")
     if spread < 1e-3:
-        raise _collapsed(f"its action is constant over {len(paths)} paths (std {spread:.1e})", "with another seed or a smaller learning rate")
+        raise _collapsed(f"its action is constant over {len(paths)} paths (std {spread:.1e})",
+                         "with another seed or a smaller learning rate")
     if cut < least_cut:
-        raise _collapsed(f"it narrows the profits of doing nothing by {cut:.0%} only (at least {least_cut:.0%} is asked)", "or change the reward")
+        raise _collapsed(f"it narrows the profits of doing nothing by {cut:.0%} only "
+                         f"(at least {least_cut:.0%} is asked)", "or change the reward")
     return dict(action_std=spread, risk_cut=cut)
 
 # %% ../../nbs/api/07_agents/06_collapse.ipynb #1d34d48b

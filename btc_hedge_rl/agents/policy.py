@@ -64,7 +64,8 @@ class Extractor(torch.nn.Module):
 class ResidualPolicy(ActorCriticPolicy):
     "An actor-critic whose initial action is a rule."
     def __init__(self, *args, width: int = 32, direct_weights: tuple = (), hold_bonus: float = 0., **kwargs):
-        self._width, self._direct_weights, self._hold_bonus = width, direct_weights, hold_bonus      # one weight per block of observations
+        # one weight per block of observations that goes to the logits directly
+        self._width, self._direct_weights, self._hold_bonus = width, direct_weights, hold_bonus
         super().__init__(*args, **kwargs)
 
     def _build_mlp_extractor(self):

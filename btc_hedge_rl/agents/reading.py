@@ -13,7 +13,7 @@ from ..market import black_scholes
 from ..strategies import HedgeState
 from .hedger import PolicyHedger
 
-# %% ../../nbs/api/07_agents/05_reading.ipynb #0c9f4743
+# %% ../../nbs/api/07_agents/05_reading.ipynb #9a003fc1
 def band_map(
     hedger: PolicyHedger,  # Trained with bands for actions
     moneyness: np.ndarray,  # (m,) spot / strike
@@ -24,7 +24,9 @@ def band_map(
 ):  # shift of the centre in half-widths (d, m), factor on the width (d, m)
     "The agent's band relative to the reference band."
     m, d = (x.ravel() for x in np.meshgrid(moneyness, days))
-    g, zero, seen, task = black_scholes(m, 1., d / 365, vol), np.zeros_like(m), np.full_like(m, local_vol or vol), hedger.task
-    state = HedgeState(zero.astype(int), m, zero + 1, d / 365, g.delta, g.gamma, g.delta, seen, seen, zero, zero, vol, cost, task.decision_bars * DT)
+    g, zero, seen = black_scholes(m, 1., d / 365, vol), np.zeros_like(m), np.full_like(m, local_vol or vol)
+    task, at_delta = hedger.task, (g.delta, g.gamma, g.delta)
+    state = HedgeState(zero.astype(int), m, zero + 1, d / 365, *at_delta, seen, seen, zero, zero, vol, cost,
+                       task.decision_bars * DT)
     action = np.clip(hedger.act(task.observe(state)), -1, 1).reshape(len(days), len(moneyness), 2)
     return task.action.max_shift * action[..., 0], task.action.max_scale**action[..., 1]

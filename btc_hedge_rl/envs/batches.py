@@ -35,7 +35,8 @@ def batch_of(
     task, paths = as_task(task), default_paths() if paths is None else paths
     make = lambda: _BATCHES[type(task)](task, paths, len(paths) if n is None else n, start, seed)
     batch, decisions = make(), paths.n_steps // task.decision_bars
-    if repeat < 1 or decisions % repeat: raise InputError(f"repeat is {repeat}: it must divide the {decisions} decisions of an episode.")
+    if repeat < 1 or decisions % repeat:
+        raise InputError(f"repeat is {repeat}: it must divide the {decisions} decisions of an episode.")
     batch.repeat = repeat
     if benchmark is not None: batch.benchmark, batch.twin = benchmark, make()
     return batch

@@ -25,7 +25,8 @@ class DeltaHedging(HedgingBatch):
     def __init__(self, task: DeltaTask, paths: Paths, n: int = 1, start: str = "anywhere", seed: int | None = 0):
         super().__init__(task, paths, n, start, seed)
         self.vol = float(paths.vol if task.vol is None else task.vol)
-        if not (np.isfinite(self.vol) and self.vol > 0): raise InputError("The pricing volatility is unknown: give vol=, such as model.annual_vol.")
+        if not (np.isfinite(self.vol) and self.vol > 0):
+            raise InputError("The pricing volatility is unknown: give vol=, such as model.annual_vol.")
         self.strike = task.moneyness * paths.close[:, 0]
         self.kept, self.lanes = np.zeros((len(KEPT), n)), new_lanes()
         self.account = DeltaAccount(*self.kept)
@@ -39,7 +40,9 @@ def delta_terms(
 ) -> np.ndarray:  # One record of `DELTA_TERMS`
     "What compiled code knows of a task."
     trading, decays = task.perpetual.terms, [float(np.exp(-rate_from_half_life(h) * DT)) for h in ("12h", "1h")]
-    return np.array([(*trading, task.action.risk_aversion, vol, *decays, task.decision_bars * DT, *task.reward.weights, task.reward.code, task.relative)], DELTA_TERMS)
+    told = *task.reward.weights, task.reward.code, task.relative
+    terms = *trading, task.action.risk_aversion, vol, *decays, task.decision_bars * DT, *told
+    return np.array([terms], DELTA_TERMS)
 
 # %% ../../nbs/api/06_envs/09_delta.ipynb #5ec49f24
 @patch
@@ -59,8 +62,10 @@ def look(self: DeltaHedging, which, out):
 def state(self: DeltaHedging) -> HedgeState:
     "What may be known now."
     a, m = self.account, self.market
-    return HedgeState(self.t, m.close[self.row, self.t], self.strike[self.row], (self.paths.n_steps - self.t) * DT, a.delta, a.gamma, a.position,
-                      np.sqrt(a.slow), np.sqrt(a.fast), a.move, a.pnl, self.vol, self.task.perpetual.terms.rate, self.decision_bars * DT)
+    spot, tau = m.close[self.row, self.t], (self.paths.n_steps - self.t) * DT
+    seen = np.sqrt(a.slow), np.sqrt(a.fast), a.move, a.pnl
+    return HedgeState(self.t, spot, self.strike[self.row], tau, a.delta, a.gamma, a.position, *seen,
+                      self.vol, self.task.perpetual.terms.rate, self.decision_bars * DT)
 
 # %% ../../nbs/api/06_envs/09_delta.ipynb #f8ffd2c2
 @patch
@@ -70,7 +75,8 @@ def advance(
 ) -> np.ndarray:  # (n,) rewards
     "Trade to `target` and let one decision interval pass."
     target = np.ascontiguousarray(target, float)
-    if target.shape != (self.n,): raise InputError(f"Targets have shape {target.shape}: one per episode, ({self.n},), is needed.")
+    if target.shape != (self.n,):
+        raise InputError(f"Targets have shape {target.shape}: one per episode, ({self.n},), is needed.")
     if not np.isfinite(target).all(): raise InputError("A hedger's target is not a finite number.")
     delta_advance(target, self.decision_bars, self.market, self.terms, self.kept, self.lanes, self.reward)
     return self.reward.copy()
@@ -83,7 +89,8 @@ def to_target(
 ) -> np.ndarray:  # (n,) BTC
     "Positions that actions ask for: `task.action.target` of the present state."
     actions, action = np.asarray(actions, float), self.task.action
-    if actions.shape != (self.n, *self.action_space.shape): raise InputError(f"Actions have shape {actions.shape}: {(self.n, *self.action_space.shape)} is needed.")
+    if actions.shape != (self.n, *self.action_space.shape):
+        raise InputError(f"Actions have shape {actions.shape}: {(self.n, *self.action_space.shape)} is needed.")
     if type(action) is RatioAction: return np.minimum(np.maximum(actions[:, 0], 0), 1)
     if type(action) is not BandAction: return action.target(actions, self.state)
     band_targets(actions, action.max_shift, action.max_scale, self.kept, self.lanes, target := np.empty(self.n))

@@ -21,8 +21,8 @@ from .lanes import BLOCK, COMPILED, KEPT, LANES, clip, exp_lane, value_lanes, wi
 # %% ../../nbs/api/06_envs/08_delta_decision.ipynb #b0bd2236
 DeltaAccount = namedtuple("DeltaAccount", KEPT)     # the rows of `kept`, (n,) each, USD and BTC
 Market = namedtuple("Market", "close row t strike")     # paths, and where each episode stands in them
-DELTA_TERMS = np.dtype([(name, "f8") for name in ("rate", "impact", "ticket", "risk_aversion", "vol", "slow_decay", "fast_decay", "interval",
-                                                  "risk_weight", "cost_weight", "threshold")] + [("reward", "i8"), ("relative", "?")])
+_REAL = "rate impact ticket risk_aversion vol slow_decay fast_decay interval risk_weight cost_weight threshold"
+DELTA_TERMS = np.dtype([(name, "f8") for name in _REAL.split()] + [("reward", "i8"), ("relative", "?")])
 
 # %% ../../nbs/api/06_envs/08_delta_decision.ipynb #fa2b543f
 @njit(inline="always", **COMPILED)
@@ -55,7 +55,8 @@ def band_targets(action, max_shift, max_scale, kept, lanes, out):
             centre = f.delta[i] + max_shift * clip(f.shift[i], -1., 1.) * f.width[i]
             half = f.width[i] * exp_lane(growth * clip(f.scale[i], -1., 1.))
             low, high = centre - half, centre + half
-            f.target[i] = clip(f.position[i], low, high) if low <= high else math.nan          # an action that is not a number gives no target
+            # an action that is not a number gives no target
+            f.target[i] = clip(f.position[i], low, high) if low <= high else math.nan
         for i in range(m): out[first + i] = f.target[i]
 
 # %% ../../nbs/api/06_envs/08_delta_decision.ipynb #6087062f
@@ -178,7 +179,8 @@ def delta_begin(which, market, terms, kept, lanes):
         _stand(f, which, market, first, m)
         for i in range(m):
             path, bar = market.row[which[first + i]], market.t[which[first + i]]
-            f.slow[i], f.fast[i] = _trailing(market.close[path], bar, task.slow_decay, task.fast_decay, task.vol * task.vol)
+            f.slow[i], f.fast[i] = _trailing(
+                market.close[path], bar, task.slow_decay, task.fast_decay, task.vol * task.vol)
         value_lanes(f)
         width_lanes(f, task.rate, task.risk_aversion)
         for i in range(m): f.position[i] = f.delta[i] if market.t[which[first + i]] > 0 else 0.0

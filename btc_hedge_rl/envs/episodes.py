@@ -28,8 +28,9 @@ def _draw_episodes(streams, which, n_paths, n_starts, stride, row, t):
 
 # %% ../../nbs/api/06_envs/06_episodes.ipynb #638d552f
 class HedgingBatch:
-    "Episodes of one task, stepped together; subclasses say how an episode begins, what a decision does and what is seen."
-    repeat, benchmark, twin = 1, None, None     # decisions an action lasts; a hedger and the batch it plays in: see `batch_of`
+    "Episodes of one task, stepped together; subclasses say how one begins, what a decision does and what is seen."
+    # decisions an action lasts; a hedger and the batch it plays in: see `batch_of`
+    repeat, benchmark, twin = 1, None, None
 
     def __init__(
         self,
@@ -49,11 +50,15 @@ class HedgingBatch:
 # %% ../../nbs/api/06_envs/06_episodes.ipynb #7ccd822d
 def check_batch(task: Task, paths: Paths, n: int, start: str) -> None:
     "Refuse a batch that cannot be played."
-    if not isinstance(paths, Paths): raise InputError(f"paths must be a Paths object from `simulate` or `Paths.from_bars`, not {type(paths).__name__}.")
+    if not isinstance(paths, Paths):
+        raise InputError("paths must be a Paths object from `simulate` or `Paths.from_bars`, "
+                         f"not {type(paths).__name__}.")
     if n < 1: raise InputError(f"num_envs is {n}: it must be at least 1.")
     if not 1 <= task.decision_bars <= paths.n_steps or paths.n_steps % task.decision_bars:
-        raise InputError(f"decision_bars is {task.decision_bars}: it must divide the {paths.n_steps} bars of an episode.")
-    if start not in ("anywhere", "listing"): raise InputError(f"start is {start!r}: it must be 'anywhere' or 'listing'.")
+        raise InputError(f"decision_bars is {task.decision_bars}: "
+                         f"it must divide the {paths.n_steps} bars of an episode.")
+    if start not in ("anywhere", "listing"):
+        raise InputError(f"start is {start!r}: it must be 'anywhere' or 'listing'.")
 
 # %% ../../nbs/api/06_envs/06_episodes.ipynb #cdf33566
 _EPISODE_STREAMS = 1 << 40       # far from the streams of price paths
@@ -174,14 +179,16 @@ def run_episodes(
     record: tuple = (),  # Names of state fields (or pnl, target) to keep at every decision
 ) -> Episodes:
     "Let `hedger` act on every path of the batch, from the first bar to the last."
-    if batch.n != len(batch.paths): raise InputError(f"The batch has {batch.n} episodes for {len(batch.paths)} paths: evaluation needs one each.")
+    if batch.n != len(batch.paths):
+        raise InputError(f"The batch has {batch.n} episodes for {len(batch.paths)} paths: evaluation needs one each.")
     batch.reset(np.arange(batch.n))
     total, kept = np.zeros(batch.n), {name: [] for name in record}
     for _ in range(batch.paths.n_steps // batch.decision_bars):
         state = batch.state
         target = np.asarray(hedger(state))
         for name in record:
-            kept[name].append(np.array(target if name == "target" else batch.pnl if name == "pnl" else getattr(state, name)))
+            value = target if name == "target" else batch.pnl if name == "pnl" else getattr(state, name)
+            kept[name].append(np.array(value))
         total += batch.advance(target)
     history = {name: np.stack(values, axis=1) for name, values in kept.items()}
     return Episodes(batch.pnl.copy(), batch.paid.copy(), batch.turnover.copy(), batch.drawdown.copy(), total, history)

@@ -54,20 +54,29 @@ def _last_return(state: HedgeState, risk_aversion: float) -> np.ndarray:
     return np.sign(move) * np.log1p(np.abs(move))
 
 # %% ../../nbs/api/06_envs/03_features.ipynb #6caf3fb3
-DELTA_FEATURES = (
+_CONTRACT = (
     Feature("moneyness", "$\\ln(S/K)/(\\sigma\\sqrt\\tau)$", "standard deviations", -5, 5, "close, strike", _moneyness),
-    Feature("time", "$\\sqrt{\\tau/14\\text{ days}}$", "1", 0, 10, "clock", lambda s, a: np.sqrt(s.tau * DAYS_PER_YEAR / 14)),
-    Feature("delta", "Black–Scholes delta at the pricing volatility", "BTC", 0, 1, "close, strike, clock", lambda s, a: s.delta),
+    Feature("time", "$\\sqrt{\\tau/14\\text{ days}}$", "1", 0, 10, "clock",
+            lambda s, a: np.sqrt(s.tau * DAYS_PER_YEAR / 14)),
+    Feature("delta", "Black–Scholes delta at the pricing volatility", "BTC", 0, 1, "close, strike, clock",
+            lambda s, a: s.delta))
+_BAND = (
     Feature("half_width", "10 × half-width of the reference band", "0.1 BTC", .01, 10, "gamma, cost, risk aversion",
             lambda s, a: 10 * _half_width(s, a)),
     Feature("offset", "(position − delta) / half-width", "half-widths", -5, 5, "position, delta",
-            lambda s, a: (s.position - s.delta) / _half_width(s, a)),
-    Feature("slow_vol", "ln(12-hour volatility / pricing volatility)", "1", -3, 3, "past closes", lambda s, a: _log_vol(s.local_vol, s.vol)),
-    Feature("fast_vol", "ln(1-hour volatility / pricing volatility)", "1", -3, 3, "past closes", lambda s, a: _log_vol(s.fast_vol, s.vol)),
-    Feature("last_return", "±ln(1 + size of the last return in standard deviations)", "1", -5, 5, "past closes", _last_return),
+            lambda s, a: (s.position - s.delta) / _half_width(s, a)))
+_WEATHER = (
+    Feature("slow_vol", "ln(12-hour volatility / pricing volatility)", "1", -3, 3, "past closes",
+            lambda s, a: _log_vol(s.local_vol, s.vol)),
+    Feature("fast_vol", "ln(1-hour volatility / pricing volatility)", "1", -3, 3, "past closes",
+            lambda s, a: _log_vol(s.fast_vol, s.vol)),
+    Feature("last_return", "±ln(1 + size of the last return in standard deviations)", "1", -5, 5, "past closes",
+            _last_return))
+_OWN = (
     Feature("position", "hedge held before the decision", "BTC", -10, 10, "own trades", lambda s, a: s.position),
-    Feature("pnl", "profit so far", "% of strike", -10, 10, "own trades, close, option price", lambda s, a: 100 * s.pnl / s.strike),
-)
+    Feature("pnl", "profit so far", "% of strike", -10, 10, "own trades, close, option price",
+            lambda s, a: 100 * s.pnl / s.strike))
+DELTA_FEATURES = (*_CONTRACT, *_BAND, *_WEATHER, *_OWN)
 
 # %% ../../nbs/api/06_envs/03_features.ipynb #65903480
 def look(
@@ -119,25 +128,39 @@ def _wide(name, formula, unit, source, value, width=1, low=-10, high=10):
     return Feature(name, formula, unit, low, high, source, value, width)
 
 # %% ../../nbs/api/06_envs/03_features.ipynb #8b057581
-OPTION_FEATURES = (
+_RISK = (
     _wide("inventory", "inventory of the maker", "10 BTC", "maker", lambda s, a: s.inventory / 10),
     _wide("net_delta", "inventory and options", "10 BTC", "maker, positions, surface", lambda s, a: s.net_delta / 10),
-    _wide("net_vega", "vega of the options", "% of spot per 10 points", "positions, surface", lambda s, a: 10 * s.net_vega / s.spot / 10),
-    _wide("local_vol", "ln(local volatility / 45 %)", "1", "past closes", lambda s, a: np.log(np.maximum(s.local_vol, 1e-6) / .45)),
-    _wide("equity", "profit so far, maker and options", "spots", "maker, own trades, surface", lambda s, a: s.equity / s.spot),
-    _wide("drawdown", "drawdown now", "spots", "the same", lambda s, a: s.drawdown / s.spot),
+    _wide("net_vega", "vega of the options", "% of spot per 10 points", "positions, surface",
+          lambda s, a: 10 * s.net_vega / s.spot / 10))
+_STANDING = (
+    _wide("local_vol", "ln(local volatility / 45 %)", "1", "past closes",
+          lambda s, a: np.log(np.maximum(s.local_vol, 1e-6) / .45)),
+    _wide("equity", "profit so far, maker and options", "spots", "maker, own trades, surface",
+          lambda s, a: s.equity / s.spot),
+    _wide("drawdown", "drawdown now", "spots", "the same", lambda s, a: s.drawdown / s.spot))
+
+# %% ../../nbs/api/06_envs/03_features.ipynb #c93e1762
+_CLOCK = (
     _wide("time", "time left in the episode", "fraction", "clock", lambda s, a: 1 - s.step / s.n_steps),
     _wide("day_left", "time to the daily expiry", "fraction", "clock", lambda s, a: _left(s, 0)),
-    _wide("week_left", "time to the weekly expiry", "fraction", "clock", lambda s, a: _left(s, 1)),
+    _wide("week_left", "time to the weekly expiry", "fraction", "clock", lambda s, a: _left(s, 1)))
+_MOVES = (
     _wide("since_listing", "ln(spot / price at the daily and the weekly listing)", "5 %", "past closes",
           lambda s, a: 20 * s.from_listing, 2),
     _wide("last_return", "log return since the last decision", "%", "past closes", lambda s, a: 100 * s.last_return),
-    _wide("net_gamma", "gamma of the options", "10 BTC per 1 % move", "positions, surface", lambda s, a: net_gamma(s) * s.spot * .01 / 10),
+    _wide("net_gamma", "gamma of the options", "10 BTC per 1 % move", "positions, surface",
+          lambda s, a: net_gamma(s) * s.spot * .01 / 10))
+
+# %% ../../nbs/api/06_envs/03_features.ipynb #d1cee72b
+_CONTRACTS = (
     _wide("positions", "options held, in the order of the universe", "position limit", "own trades",
           lambda s, a: s.positions / (s.max_lots * s.lot), 12),
-    _wide("less_delta", "reduction of the size of net delta by each choice; −1: forbidden", "lots", "positions, surface", _less_delta, 25),
-    _wide("less_gamma", "reduction of the size of net gamma by each choice", "BTC per 5 % move, lot", "positions, surface", _less_gamma, 25),
-)
+    _wide("less_delta", "reduction of the size of net delta by each choice; −1: forbidden", "lots",
+          "positions, surface", _less_delta, 25),
+    _wide("less_gamma", "reduction of the size of net gamma by each choice", "BTC per 5 % move, lot",
+          "positions, surface", _less_gamma, 25))
+OPTION_FEATURES = (*_RISK, *_STANDING, *_CLOCK, *_MOVES, *_CONTRACTS)
 
 # %% ../../nbs/api/06_envs/03_features.ipynb #0d5c553a
 def option_features(

@@ -16,7 +16,8 @@ from ..simulator import log_unit
 # %% ../../nbs/api/06_envs/07_lanes.ipynb #b47c3729
 LANES = 64
 COMPILED = dict(cache=True, error_model="numpy", fastmath=CONTRACT)      # as the market's kernels
-KEPT = "option delta gamma position slow fast move pnl paid turnover peak drawdown width".split()    # of an episode, between decisions
+KEPT = ("option delta gamma position slow fast move pnl paid turnover peak drawdown "
+        "width").split()    # of an episode, between decisions
 PASSING = ("spot strike tau vol moneyness stdev density vega before now target gain exact cost "
            "shift scale").split()    # within one call
 
@@ -25,13 +26,15 @@ def _block_type() -> np.dtype:
     "One array a quantity, side by side; `kept` is another name for the first thirteen, as rows."
     names, size = [*KEPT, *PASSING], 8 * LANES
     offsets = [size * k for k in range(len(names))]
-    return np.dtype({"names": [*names, "kept"], "formats": [("f8", (LANES,))] * len(names) + [("f8", (len(KEPT), LANES))], "offsets": [*offsets, 0]})
+    formats = [*[("f8", (LANES,))] * len(names), ("f8", (len(KEPT), LANES))]
+    return np.dtype({"names": [*names, "kept"], "formats": formats, "offsets": [*offsets, 0]})
 
 BLOCK = _block_type()
 
-# %% ../../nbs/api/06_envs/07_lanes.ipynb #0558843a
+# %% ../../nbs/api/06_envs/07_lanes.ipynb #c62eec09
 def new_lanes() -> np.ndarray:
-    "Memory of one block; kernels see it as `lanes.view(BLOCK)[0]`. Idle lanes hold ones, so that nothing in them is infinite."
+    "Memory of one block; kernels see it as `lanes.view(BLOCK)[0]`."
+    # idle lanes hold ones, so that nothing in them is infinite
     return np.ones(BLOCK.itemsize // 8)
 
 # %% ../../nbs/api/06_envs/07_lanes.ipynb #6abc72d6
@@ -51,15 +54,16 @@ def exp_lane(x):
     "e to the x; zero below -700, constant above 700."
     bounded = clip(x, -700., 700.)
     n = np.floor(bounded * 1.4426950408889634 + .5)
-    r = (bounded - n * 0.6931471803691238) - n * 1.9082149292705877e-10           # ln 2 in two parts, so that nothing of r is lost
-    p = 1 + r*(1 + r*(1/2 + r*(1/6 + r*(1/24 + r*(1/120 + r*(1/720 + r*_exp_tail(r)))))))
+    # ln 2 comes in two parts, so that nothing of r is lost
+    r = (bounded - n * 0.6931471803691238) - n * 1.9082149292705877e-10
+    p = 1 + r*(1 + r*(1/2 + r*(1/6 + r*(1/24 + r*(1/120 + r*_exp_tail(r))))))
     return 0.0 if x < -700 else p * np.int64((np.int64(n) + 1023) << 52).view(np.float64)
 
 # %% ../../nbs/api/06_envs/07_lanes.ipynb #070e3f3c
 @njit(inline="always", **COMPILED)
 def _exp_tail(r):
-    "Terms of the seventh and higher orders, over the seventh power."
-    return 1/5040 + r*(1/40320 + r*(1/362880 + r*(1/3628800 + r*(1/39916800 + r/479001600))))
+    "Terms of the sixth and higher orders, over the sixth power."
+    return 1/720 + r*(1/5040 + r*(1/40320 + r*(1/362880 + r*(1/3628800 + r*(1/39916800 + r/479001600)))))
 
 # %% ../../nbs/api/06_envs/07_lanes.ipynb #c2a2f65d
 @njit(inline="always", **COMPILED)

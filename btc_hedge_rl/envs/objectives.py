@@ -105,7 +105,8 @@ class Mixture(Objective):
     weights: tuple = (.8, .2)
 
     def __post_init__(self):
-        if len(self.parts) != len(self.weights) or not self.parts: raise InputError("Mixture: one weight for each part is needed.")
+        if len(self.parts) != len(self.weights) or not self.parts:
+            raise InputError("Mixture: one weight for each part is needed.")
     @property
     def label(self) -> str: return " + ".join(f"{w:g} {p.label}" for w, p in zip(self.weights, self.parts))
     def risk(self, profit): return sum(w * p.risk(profit) for w, p in zip(self.weights, self.parts))

@@ -30,7 +30,8 @@ def _numbers(names: str) -> np.dtype: return np.dtype([(name, "f8") for name in 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #1d09854a
 GLANCE = _numbers("spot local_vol inventory maker_equity")
 BOOK_ACCOUNT = _numbers("cash pnl peak drawdown paid turnover last_return worth first_spot premium")     # USD, BTC
-BOOK_TERMS = _numbers("cost_of_premium cost_of_spot cost_cap lot room delta_weight delta_band vega_weight vega_band drawdown_weight relative")
+BOOK_TERMS = _numbers("cost_of_premium cost_of_spot cost_cap lot room "
+                      "delta_weight delta_band vega_weight vega_band drawdown_weight relative")
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #787fe8e5
 def variance_table(
@@ -39,7 +40,8 @@ def variance_table(
 ) -> np.ndarray:  # (n_bars + 1, 2)
     "At-the-money variance by bars to expiry: at no local volatility, and per unit of squared local volatility."
     low, high = params.min_vol, params.max_vol
-    at_low, at_high = (np.array([atm_variance(params, bars * DT, vol) for bars in range(n_bars + 1)]) for vol in (low, high))
+    at = lambda vol: np.array([atm_variance(params, bars * DT, vol) for bars in range(n_bars + 1)])
+    at_low, at_high = at(low), at(high)
     slope = (at_high - at_low) / (high**2 - low**2)
     return np.stack([at_low - slope * low**2, slope], axis=1)
 
@@ -80,7 +82,8 @@ def _list_lanes(f, which, book, first, m):
     for i in range(m):
         j, c = which[(first + i) // per], (first + i) % per
         k = c // n_strikes
-        left, v = listed.tenors[k] - book.tape.t[j] % listed.tenors[k], clip(now[j].local_vol, listed.params.min_vol, listed.params.max_vol)
+        left = listed.tenors[k] - book.tape.t[j] % listed.tenors[k]
+        v = clip(now[j].local_vol, listed.params.min_vol, listed.params.max_vol)
         f.spot[i], f.strike[i] = now[j].spot, book.chain.listing[j, k] * listed.strikes[c % n_strikes]
         f.tau[i], f.vol[i] = left * DT, listed.variance[left, 0] + listed.variance[left, 1] * v * v
 
@@ -90,8 +93,9 @@ def _keep_prices(f, which, chain, per, first, m):
     "Calls from the lanes into the chain, and puts by parity."
     for i in range(m):
         j, c = which[(first + i) // per], 2 * ((first + i) % per)
-        chain.price[j, c], chain.delta[j, c], chain.gamma[j, c], chain.vega[j, c] = f.option[i], f.delta[i], f.gamma[i], f.vega[i]
-        chain.price[j, c + 1], chain.delta[j, c + 1] = f.option[i] - f.spot[i] + f.strike[i], f.delta[i] - 1.0        # put-call parity
+        chain.price[j, c], chain.delta[j, c] = f.option[i], f.delta[i]
+        chain.gamma[j, c], chain.vega[j, c] = f.gamma[i], f.vega[i]
+        chain.price[j, c + 1], chain.delta[j, c + 1] = f.option[i] - f.spot[i] + f.strike[i], f.delta[i] - 1.0
         chain.gamma[j, c + 1], chain.vega[j, c + 1] = f.gamma[i], f.vega[i]
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #af9ba727
@@ -228,7 +232,8 @@ def _see_totals(i, book, n_steps, seen):
         net += chain.positions[i, c] * chain.delta[i, c]
         vega += chain.positions[i, c] * chain.vega[i, c]
         gamma += chain.positions[i, c] * chain.gamma[i, c]
-    seen[0], seen[1], seen[2], seen[3] = now.inventory / 10, net / 10, vega / spot, log_unit(max(now.local_vol, 1e-6) / .45)
+    seen[0], seen[1], seen[2] = now.inventory / 10, net / 10, vega / spot
+    seen[3] = log_unit(max(now.local_vol, 1e-6) / .45)
     seen[4], seen[5], seen[6] = a.pnl / spot, (a.peak - a.pnl) / spot, 1 - step / n_steps
     for m in range(2):
         tenor = book.listed.tenors[m]

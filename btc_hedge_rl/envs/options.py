@@ -18,7 +18,7 @@ from .option_decision import (BOOK_ACCOUNT, BOOK_TERMS, GLANCE, Book, Chain, Lis
                                                book_begin, book_look, variance_table)
 from .tasks import OptionTask
 
-# %% ../../nbs/api/06_envs/11_options.ipynb #2f6e1b83
+# %% ../../nbs/api/06_envs/11_options.ipynb #71de89ed
 class OptionHedging(HedgingBatch):
     "Episodes of the option-hedging task."
     def __init__(self, task: OptionTask, paths: Paths, n: int = 1, start: str = "anywhere", seed: int | None = 0):
@@ -27,7 +27,8 @@ class OptionHedging(HedgingBatch):
         self.option_market, self.lanes = task.at_level(paths.vol), new_lanes()
         self.surface, universe = self.option_market.surface, task.universe
         made = make_market(task.maker, paths, task.fills, task.perpetual)
-        self.tape = Tape(paths.close, self.option_market.local_vol(paths.close), made.inventory, made.equity, self.row, self.t)
+        local_vol = self.option_market.local_vol(paths.close)
+        self.tape = Tape(paths.close, local_vol, made.inventory, made.equity, self.row, self.t)
         self.chain = Chain(np.zeros((n, len(universe.tenors))), *(np.zeros((n, len(universe))) for _ in range(5)))
         account, now, before = np.zeros(n, BOOK_ACCOUNT), np.zeros(n, GLANCE), np.zeros(n, GLANCE)
         params, tenors = self.surface.params, np.array(universe.tenors, np.int64)
@@ -40,9 +41,11 @@ def check_expiries(task: OptionTask, paths: Paths) -> None:
     "Refuse paths and decision times that expiries do not fit."
     day, week = task.universe.tenors[0], task.universe.tenors[-1]
     if paths.n_steps % week:
-        raise InputError(f"Paths have {paths.n_steps} bars: the option task needs whole weeks ({week} bars), so that everything is settled at the end.")
+        raise InputError(f"Paths have {paths.n_steps} bars: the option task needs whole weeks ({week} bars), "
+                         "so that everything is settled at the end.")
     if any(tenor % task.decision_bars for tenor in task.universe.tenors):
-        raise InputError(f"decision_bars is {task.decision_bars}: it must divide {day}, the bars of a day, so that expiries are decision times.")
+        raise InputError(f"decision_bars is {task.decision_bars}: it must divide {day}, the bars of a day, "
+                         "so that expiries are decision times.")
 
 # %% ../../nbs/api/06_envs/11_options.ipynb #bc70fb39
 def book_terms(
@@ -71,9 +74,11 @@ def look(self: OptionHedging, which, out):
 @patch(as_prop=True)
 def state(self: OptionHedging) -> OptionState:
     "What may be known now."
-    a, chain, tape, spot = self.account, self.chain, self.tape, self.paths.close[self.row, self.t]
-    return OptionState(self.t, spot, tape.inventory[self.row, self.t], chain.positions, chain.price, chain.delta, chain.vega, chain.gamma,
-                       tape.local_vol[self.row, self.t], a.pnl, a.peak - a.pnl, a.last_return, np.log(spot[:, None] / chain.listing),
+    a, chain, tape, now = self.account, self.chain, self.tape, (self.row, self.t)
+    spot = tape.close[now]
+    book = chain.positions, chain.price, chain.delta, chain.vega, chain.gamma
+    seen = tape.local_vol[now], a.pnl, a.peak - a.pnl, a.last_return, np.log(spot[:, None] / chain.listing)
+    return OptionState(self.t, spot, tape.inventory[now], *book, *seen,
                        self.task.lot, self.task.max_lots, self.paths.n_steps)
 
 # %% ../../nbs/api/06_envs/11_options.ipynb #f0b15007
@@ -84,9 +89,12 @@ def advance(
 ) -> np.ndarray:  # (n,) rewards
     "Carry out the choices and let one decision interval pass."
     choice = np.ascontiguousarray(choice, np.int64)
-    if choice.shape != (self.n,): raise InputError(f"Choices have shape {choice.shape}: one per episode, ({self.n},), is needed.")
-    if not (0 <= choice.min() and choice.max() < self.action_space.n): raise InputError(f"Choices must be 0 … {self.action_space.n - 1}.")
-    if self.t.max() + self.decision_bars > self.paths.n_steps: raise InputError("An episode has ended: reset the batch.")
+    if choice.shape != (self.n,):
+        raise InputError(f"Choices have shape {choice.shape}: one per episode, ({self.n},), is needed.")
+    if not (0 <= choice.min() and choice.max() < self.action_space.n):
+        raise InputError(f"Choices must be 0 … {self.action_space.n - 1}.")
+    if self.t.max() + self.decision_bars > self.paths.n_steps:
+        raise InputError("An episode has ended: reset the batch.")
     book_advance(choice, self.decision_bars, self.everyone, self.book, self.lanes, self.reward)
     return self.reward.copy()
 

@@ -59,7 +59,8 @@ class StepEntropic(StepReward):
     formula: ClassVar[str] = "$-(e^{-\\lambda(g-k)}-1)/\\lambda$"
     neglects: ClassVar[str] = "the utility of the sum: it adds utilities of steps; one jump can outweigh all else"
 
-    def __call__(self, gain, cost, loss=0., ended=False): return -np.expm1(-self.risk_weight * (gain - cost)) / self.risk_weight
+    def __call__(self, gain, cost, loss=0., ended=False):
+        return -np.expm1(-self.risk_weight * (gain - cost)) / self.risk_weight
 
 # %% ../../nbs/api/06_envs/02_rewards.ipynb #29ad0dbe
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Tail(StepReward):
     formula: ClassVar[str] = "0, and $-\\max(0,-\\Pi-\\zeta)/0.05$ at expiry"
     neglects: ClassVar[str] = "losses below the threshold, and anything about the way there"
 
-    def __call__(self, gain, cost, loss, ended): return np.where(ended, -np.maximum(0., loss - self.threshold) / .05, 0.)
+    def __call__(self, gain, cost, loss, ended):
+        return np.where(ended, -np.maximum(0., loss - self.threshold) / .05, 0.)
 
 # %% ../../nbs/api/06_envs/02_rewards.ipynb #56b8ae73
 STEP_REWARDS = {reward.name: reward for reward in (Quadratic, MeanVariance, StepEntropic, Tail)}

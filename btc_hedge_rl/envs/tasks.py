@@ -16,8 +16,8 @@ from fastcore.basics import patch
 
 from ..ground import BP, InputError, fits, from_record, to_record
 from ..market import FILLS, CandleFills, FillModel, OptionMarket, OptionUniverse, Perpetual, as_fills
-from ..strategies import QUOTERS, HoldOptions, InventorySkew, Quoter, RuleDelta, Unhedged, WhalleyWilmott, maker_from_dict
-from .actions import ACTIONS, BandAction, RatioAction
+from ..strategies import QUOTERS, HoldOptions, InventorySkew, Quoter, RuleDelta, Unhedged, maker_from_dict
+from .actions import ACTIONS, BandAction, FreeBand, RatioAction
 from .features import DELTA_FEATURES, OPTION_FEATURES, look, n_numbers
 from .objectives import CVaR, Entropic, MeanStd, Mixture, Objective
 from .rewards import BookReward, MeanVariance, Quadratic, StepEntropic, StepReward, STEP_REWARDS, Tail
@@ -46,7 +46,7 @@ class DeltaTask(Task):
     vol: float | None = None  # Pricing volatility; that of the paths' model by default
     moneyness: float = 1.0  # Strike over spot at listing
     decision_bars: int = 1  # Bars between decisions
-    action: RatioAction | BandAction = RatioAction()  # What an agent says
+    action: RatioAction | BandAction | FreeBand = RatioAction()  # What an agent says
     reward: StepReward = Quadratic()  # What a step is worth to a learner
     relative: bool = False  # Rewards less those of holding the exact delta for nothing
     objective: Objective = CVaR()  # What rules are tuned and all are judged by
@@ -90,9 +90,9 @@ def nothing(self: DeltaTask) -> Unhedged:
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #143a0487
 @patch
-def reference_rule(self: DeltaTask) -> WhalleyWilmott:
+def reference_rule(self: DeltaTask):  # Hedger
     "The rule an untrained agent is: the reference band."
-    return WhalleyWilmott(self.action.risk_aversion)
+    return self.action.rule()
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #6a6783b6
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class OptionTask(Task):
 
     def __post_init__(self):
         if not (self.lot > 0 and self.max_lots >= 1):
-            raise InputError(f"lot is {self.lot!r} and max_lots {self.max_lots!r}: a trade is positive, and the limit at least one lot.")
+            raise InputError(f"lot is {self.lot!r} and max_lots {self.max_lots!r}: "
+                             "a trade is positive, and the limit at least one lot.")
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #0af4225c
 @patch(as_prop=True)
@@ -166,7 +167,8 @@ def reference_rule(self: OptionTask) -> RuleDelta:
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #a2ac6701
 def _chosen(kinds: dict, word, what: str):
     "The class behind a word, or the thing itself if it is no word."
-    if isinstance(word, str) and word not in kinds: raise InputError(f"{what} is {word!r}: it must be one of {', '.join(kinds)}.")
+    if isinstance(word, str) and word not in kinds:
+        raise InputError(f"{what} is {word!r}: it must be one of {', '.join(kinds)}.")
     return kinds[word] if isinstance(word, str) else word
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #8d432e38
@@ -187,9 +189,9 @@ def _delta_settings(
     if "cost" in given: given["perpetual"] = flat_cost(given.pop("cost"))
     if {"action", "risk_aversion"} & given.keys():
         action = _chosen(ACTIONS, given.pop("action", task.action), "action")
-        kind = action if isinstance(action, type) else type(action)
-        aversion = given.pop("risk_aversion", task.action.risk_aversion if isinstance(action, type) else action.risk_aversion)
-        given["action"] = kind(float(aversion)) if isinstance(action, type) else replace(action, risk_aversion=float(aversion))
+        known = task.action if isinstance(action, type) else action
+        aversion = float(given.pop("risk_aversion", known.risk_aversion))
+        given["action"] = action(aversion) if isinstance(action, type) else replace(action, risk_aversion=aversion)
     numbers = {short: given.pop(word) for word, short in _REWARD_WORDS.items() if word in given}
     if numbers or "reward" in given:
         reward = _chosen(STEP_REWARDS, given.pop("reward", task.reward), "reward")
@@ -224,19 +226,24 @@ def as_task(
     **settings,  # Fields of the task, or short words such as `cost=1e-3`, `action="band"`
 ) -> Task:
     "A task from its name, or another version of a task."
-    if isinstance(task, str) and task not in TASKS: raise InputError(f"Environment {task!r} is unknown: choose one of {', '.join(TASKS)}.")
+    if isinstance(task, str) and task not in TASKS:
+        raise InputError(f"Environment {task!r} is unknown: choose one of {', '.join(TASKS)}.")
     base = TASKS[task]() if isinstance(task, str) else task
-    if not isinstance(base, Task): raise InputError(f"A task is a name or a DeltaTask or OptionTask, not {type(task).__name__}.")
+    if not isinstance(base, Task):
+        raise InputError(f"A task is a name or a DeltaTask or OptionTask, not {type(task).__name__}.")
     given = (_delta_settings if isinstance(base, DeltaTask) else _option_settings)(base, settings)
     unknown = sorted(set(given) - {f.name for f in fields(base)})
-    if unknown: raise InputError(f"{type(base).__name__} has no setting {', '.join(unknown)}; it has {', '.join(f.name for f in fields(base))}.")
+    if unknown:
+        raise InputError(f"{type(base).__name__} has no setting {', '.join(unknown)}; "
+                         f"it has {', '.join(f.name for f in fields(base))}.")
     return replace(base, **given)
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #a3a2cb27
 _KINDS = {kind.__name__: kind for kind in (
-    Perpetual, OptionMarket, RatioAction, BandAction, Quadratic, MeanVariance, StepEntropic, Tail,
+    Perpetual, OptionMarket, RatioAction, BandAction, FreeBand, Quadratic, MeanVariance, StepEntropic, Tail,
     BookReward, CVaR, MeanStd, Entropic, Mixture)}
-_KINDS |= {kind.__name__: maker_from_dict for kind in QUOTERS.values()} | {kind.__name__: FillModel.from_dict for kind in FILLS.values()}
+_KINDS |= {kind.__name__: maker_from_dict for kind in QUOTERS.values()}
+_KINDS |= {kind.__name__: FillModel.from_dict for kind in FILLS.values()}
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #8cef69b2
 @patch
@@ -249,11 +256,13 @@ def task_from_dict(
     record: dict,  # From `to_dict`, or read from JSON
 ) -> Task:
     "The task a record describes; anything else is an `InputError`."
-    if not isinstance(record, dict) or record.get("kind") not in ("DeltaTask", "OptionTask"): raise InputError("task: is not the record of a DeltaTask or an OptionTask.")
+    if not isinstance(record, dict) or record.get("kind") not in ("DeltaTask", "OptionTask"):
+        raise InputError("task: is not the record of a DeltaTask or an OptionTask.")
     kind = {"DeltaTask": DeltaTask, "OptionTask": OptionTask}[record["kind"]]
     parts = {k: from_record(v, _KINDS, f"task, {k}") for k, v in record.items() if k != "kind"}
     unknown = sorted(set(parts) - {f.name for f in fields(kind)})
     if unknown: raise InputError(f"task: {kind.__name__} has no field {', '.join(unknown)}.")
     for f in fields(kind):
-        if f.name in parts and not fits(parts[f.name], f.type): raise InputError(f"task: {f.name} cannot be {parts[f.name]!r}.")
+        if f.name in parts and not fits(parts[f.name], f.type):
+            raise InputError(f"task: {f.name} cannot be {parts[f.name]!r}.")
     return kind(**parts)

@@ -35,14 +35,22 @@ class HedgingEnv(gym.Env):
         seed: int | None = 0,  # Of the episodes' paths
         **settings,  # Fields of the task, or short words: see `as_task`
     ):
-        self.batch, self._history = batch_of(as_task(task or self.task_class.env_id, **settings), paths, 1, start, seed), []
-        self.observation_space, self.action_space, self.render_mode = self.batch.observation_space, self.batch.action_space, render_mode
+        self.batch = batch_of(as_task(task or self.task_class.env_id, **settings), paths, 1, start, seed)
+        self.observation_space, self.action_space = self.batch.observation_space, self.batch.action_space
+        self.render_mode, self._history = render_mode, []
 
-# %% ../../nbs/api/06_envs/16_views.ipynb #edb5760c
+# %% ../../nbs/api/06_envs/16_views.ipynb #ffc474a0
 @patch
 def _info(self: HedgingEnv) -> dict:
     "Account of the episode so far, in initial spots and BTC."
-    return {"pnl": float(self.batch.pnl[0]), "cost": float(self.batch.paid[0]), "turnover": float(self.batch.turnover[0])}
+    b = self.batch
+    return {"pnl": float(b.pnl[0]), "cost": float(b.paid[0]), "turnover": float(b.turnover[0])}
+
+# %% ../../nbs/api/06_envs/16_views.ipynb #77f08067
+@patch
+def _remember(self: HedgingEnv):
+    "Keep a snapshot for the picture."
+    if self.render_mode == "rgb_array": self._history.append(self.batch.snapshot())
 
 # %% ../../nbs/api/06_envs/16_views.ipynb #441e52ed
 @patch
@@ -67,11 +75,21 @@ def step(self: HedgingEnv, action):
 class DeltaHedgingEnv(HedgingEnv):
     """Short one call, hedge it with the perpetual.
 
-    **Action.** `action="ratio"` (default): `Box(0, 1, (1,))`, the BTC to hold. `action="band"`: `Box(-1, 1, (2,))`, shift of the centre and log width of a
-    no-trade band relative to the Whalley–Wilmott band; (0, 0) is that rule. **Observation.** `Box(-10, 10, (10,))`, the features of `DELTA_FEATURES`.
-    **Reward.** `reward="quadratic"` (default), `mean_variance`, `entropic` or `cvar`, in percent of the strike: see `STEP_REWARDS`.
-    **Start.** At the listing, unhedged; with `start="anywhere"` at a random bar, hedged at delta. **End.** Terminated at expiry, never truncated.
-    **Arguments.** `paths`, `start`, `seed`, `task=DeltaTask(…)`, or its fields and short words (`cost=1e-3`, `vol`, `moneyness`, `decision_bars`, `relative`).
+    **Action.** `action="ratio"` (default): `Box(0, 1, (1,))`, the BTC to hold. `action="band"`: `Box(-1, 1, (2,))`,
+    shift of the centre and log width of a no-trade band relative to the Whalley–Wilmott band; (0, 0) is that rule.
+
+    **Observation.** `Box(-10, 10, (10,))`, the features of `DELTA_FEATURES`.
+
+    **Reward.** `reward="quadratic"` (default), `mean_variance`, `entropic` or `cvar`, in percent of the strike: see
+    `STEP_REWARDS`.
+
+    **Start.** At the listing, unhedged; with `start="anywhere"` at a random bar, hedged at delta.
+
+    **End.** Terminated at expiry, never truncated.
+
+    **Arguments.** `paths`, `start`, `seed`, `task=DeltaTask(…)`, or its fields and short words (`cost=1e-3`, `vol`,
+    `moneyness`, `decision_bars`, `relative`).
+
     **Versions.** v0: first.
     """
     task_class = DeltaTask
@@ -80,11 +98,23 @@ class DeltaHedgingEnv(HedgingEnv):
 class OptionHedgingEnv(HedgingEnv):
     """Hedge a market maker's inventory with twelve listed options.
 
-    **Action.** `Discrete(25)`: 0 holds, 1 + 2c buys and 2 + 2c sells one lot of contract c. **Observation.** `Box(-10, 10, (75,))`, the features of
-    `OPTION_FEATURES`. **Reward.** `BookReward`: profit less prices of delta, vega and drawdown, in initial spots. **Masks.** `action_masks()` says which
-    choices respect the position limit; a refused order leaves the book as it is and is charged. **Start.** At the listing with nothing held.
-    **End.** Terminated after the last bar, when everything has expired; never truncated. **Arguments.** `paths`, `start`, `seed`, `task=OptionTask(…)`, or
-    its fields and short words (`quoter`, `surface`, `cost=1e-3`, `lot`, `max_lots`, `decision_bars`, `vega_weight`, …). **Versions.** v0: first.
+    **Action.** `Discrete(25)`: 0 holds, 1 + 2c buys and 2 + 2c sells one lot of contract c.
+
+    **Observation.** `Box(-10, 10, (75,))`, the features of `OPTION_FEATURES`.
+
+    **Reward.** `BookReward`: profit less prices of delta, vega and drawdown, in initial spots.
+
+    **Masks.** `action_masks()` says which choices respect the position limit; a refused order leaves the book as it
+    is and is charged.
+
+    **Start.** At the listing with nothing held.
+
+    **End.** Terminated after the last bar, when everything has expired; never truncated.
+
+    **Arguments.** `paths`, `start`, `seed`, `task=OptionTask(…)`, or its fields and short words (`quoter`, `surface`,
+    `cost=1e-3`, `lot`, `max_lots`, `decision_bars`, `vega_weight`, …).
+
+    **Versions.** v0: first.
     """
     task_class = OptionTask
 
@@ -93,12 +123,6 @@ class OptionHedgingEnv(HedgingEnv):
 def action_masks(self: OptionHedgingEnv) -> np.ndarray:  # (25,)
     "Choices that respect the position limit."
     return self.batch.action_masks()[0]
-
-# %% ../../nbs/api/06_envs/16_views.ipynb #77f08067
-@patch
-def _remember(self: HedgingEnv):
-    "Keep a snapshot for the picture."
-    if self.render_mode == "rgb_array": self._history.append(self.batch.snapshot())
 
 # %% ../../nbs/api/06_envs/16_views.ipynb #be82104b
 @patch
@@ -128,7 +152,8 @@ class HedgingVectorEnv(VectorEnv):
         self.batch = batch_of(as_task(task or self.task_class.env_id, **settings), paths, num_envs, start, seed)
         self.num_envs, self.render_mode = num_envs, render_mode
         self.single_observation_space, self.single_action_space = self.batch.observation_space, self.batch.action_space
-        self.observation_space, self.action_space = (batch_space(s, num_envs) for s in (self.single_observation_space, self.single_action_space))
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
 
 # %% ../../nbs/api/06_envs/16_views.ipynb #ab062f89
 @patch

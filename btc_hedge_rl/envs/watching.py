@@ -22,16 +22,16 @@ from .tasks import Task
 def snapshot(self: DeltaHedging) -> dict:
     "What is drawn of the first episode's state now."
     s = self.state
-    return dict(step=s.step[0], spot=s.spot[0], delta=s.delta[0], half_width=self.account.width[0], position=s.position[0],
-                pnl=self.pnl[0], paid=self.paid[0])
+    return dict(step=s.step[0], spot=s.spot[0], delta=s.delta[0], half_width=self.account.width[0],
+                position=s.position[0], pnl=self.pnl[0], paid=self.paid[0])
 
 # %% ../../nbs/api/06_envs/15_watching.ipynb #a521d57a
 @patch
 def snapshot(self: OptionHedging) -> dict:
     "What is drawn of the first episode's state now."
     s = self.state
-    return dict(step=s.step[0], spot=s.spot[0], inventory=s.inventory[0], net_delta=s.net_delta[0], premium=self.premium[0],
-                pnl=self.pnl[0], paid=self.paid[0])
+    return dict(step=s.step[0], spot=s.spot[0], inventory=s.inventory[0], net_delta=s.net_delta[0],
+                premium=self.premium[0], pnl=self.pnl[0], paid=self.paid[0])
 
 # %% ../../nbs/api/06_envs/15_watching.ipynb #0a192486
 def _paint_price(ax, days, h) -> None:
@@ -57,7 +57,8 @@ def paint(self: DeltaHedging, axes, days, h):
     axes[1].plot(days, h["delta"], color=PALETTE[0], lw=1, label="reference delta")
     axes[1].step(days, held, where="post", color=PALETTE[1], lw=1, label="held")
     axes[1].set(title="Hedge", ylabel="BTC")
-    axes[2].fill_between(days, -h["half_width"], h["half_width"], color=PALETTE[0], alpha=.25, lw=0, label="reference band")
+    axes[2].fill_between(days, -h["half_width"], h["half_width"], color=PALETTE[0], alpha=.25, lw=0,
+                         label="reference band")
     axes[2].plot(days, away, color=PALETTE[1], lw=.6, label="held less delta")
     axes[2].plot(days[trades], away[trades], ".", color=PALETTE[7], ms=2.5, label=f"{len(trades)} trades")
     axes[2].set(title="Distance from the reference", ylabel="BTC")
@@ -102,7 +103,8 @@ def draw_episode(
     task: str | Task = "BtcHedge/DeltaHedging-v0",  # A task, or a registered name
 ) -> Figure:
     "Let `hedger` act on one path and draw price, hedge and account."
-    if not -len(paths) <= row < len(paths): raise InputError(f"row is {row}: there are {len(paths)} paths, numbered from 0.")
+    if not -len(paths) <= row < len(paths):
+        raise InputError(f"row is {row}: there are {len(paths)} paths, numbered from 0.")
     batch = batch_of(task, paths[[row]], 1)
     batch.reset(np.zeros(1, np.int64))
     history = [batch.snapshot()]
