@@ -64,14 +64,28 @@ def _fit_hawkes_once(times, kinds, horizon, cross, half_lives, grid):
     return p, -best.fun if _at_top(best, len(times)) else -np.inf, free
 
 # %% ../../nbs/api/02_simulator/07_fitting.ipynb #5bd4b1df
-def _hawkes_stderr(p, free, likelihood):
-    "Standard errors (7,) from the observed information (finite differences of the gradient)."
+def _hawkes_covariance(p, free, likelihood):
+    "Covariance (7, 7) from the observed information (finite differences of the gradient); zero where nothing is free."
     keep = np.flatnonzero(free)
     steps = np.diag(np.maximum(p, 1e-6) * 1e-4)[keep]
     hessian = np.array([(likelihood(p + e)[1] - likelihood(p - e)[1])[keep] / (2 * e.max()) for e in steps])
-    error = np.zeros(7)
-    error[keep] = np.sqrt(np.abs(np.diag(np.linalg.pinv(-(hessian + hessian.T) / 2))))
-    return error
+    covariance = np.zeros((7, 7))
+    covariance[np.ix_(keep, keep)] = np.linalg.pinv(-(hessian + hessian.T) / 2)
+    return covariance
+
+# %% ../../nbs/api/02_simulator/07_fitting.ipynb #14c87215
+def _ratio(p):
+    "Branching ratio of the parameters (7,)."
+    return np.abs(np.linalg.eigvals(p[2:6].reshape(2, 2) / p[6])).max()
+
+# %% ../../nbs/api/02_simulator/07_fitting.ipynb #c6016b77
+def _errors(p, covariance):
+    "Standard errors by name."
+    error = np.sqrt(np.abs(np.diag(covariance)))
+    steps = np.diag(np.maximum(p, 1e-6) * 1e-4)
+    slope = np.array([(_ratio(p + e) - _ratio(p - e)) / (2 * e.max()) for e in steps])
+    return dict(mu=error[:2].tolist(), alpha=error[2:6].reshape(2, 2).tolist(), beta=float(error[6]),
+                branching_ratio=float(np.sqrt(np.abs(slope @ covariance @ slope))))
 
 # %% ../../nbs/api/02_simulator/07_fitting.ipynb #e8b48d42
 def _poisson_loglik(kinds, horizon, grid):
@@ -103,6 +117,5 @@ def fit_hawkes(
     if not np.isfinite(ll):
         remedy = "use more bars, another jump rule or a larger jump multiple"
         raise InputError(f"The Hawkes likelihood of {len(times)} jumps has no top that can be reached: {remedy}.")
-    error = _hawkes_stderr(p, free, _likelihood(times, kinds, horizon, grid))
-    stderr = dict(mu=error[:2].tolist(), alpha=error[2:6].reshape(2, 2).tolist(), beta=float(error[6]))
+    stderr = _errors(p, _hawkes_covariance(p, free, _likelihood(times, kinds, horizon, grid)))
     return Hawkes(p[:2], p[2:6].reshape(2, 2), float(p[6]), stderr, float(ll), _poisson_loglik(kinds, horizon, grid))
