@@ -213,28 +213,24 @@ def _small_exp(v):
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #aebabb19
 @njit(cache=True, inline="always")
-def _lane_exp(f, row):
-    "Exponential of a row."
-    wild = 0
-    for i in range(PATH_LANES):
-        wild += 1 if abs(f[row, i]) > .1 else 0
+def _lane_exp(flat, first, stop):
+    "Exponential of neighbouring rows, `flat` being all rows as one."
+    begin, end, wild = first * PATH_LANES, stop * PATH_LANES, 0
+    for i in range(begin, end): wild += 1 if abs(flat[i]) > .1 else 0
     if wild == 0:
-        for i in range(PATH_LANES): f[row, i] = _small_exp(f[row, i])
+        for i in range(begin, end): flat[i] = _small_exp(flat[i])
     else:
-        for i in range(PATH_LANES): f[row, i] = np.exp(f[row, i]) if abs(f[row, i]) > .1 else _small_exp(f[row, i])
+        for i in range(begin, end): flat[i] = np.exp(flat[i]) if abs(flat[i]) > .1 else _small_exp(flat[i])
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #c0f4ffe1
 @njit(cache=True, inline="always")
-def _lane_bar(m, f, w, candles, s, closes, highs, lows):
+def _lane_bar(m, f, flat, w, candles, s, closes, highs, lows):
     "One bar of sixteen paths into column `s` of the block."
     _lane_normals(f, w)
     jumping = _lane_steps(m, f, w)
     if candles: _lane_extremes(m, f, w)
     if jumping > 0: _lane_jumps(m, f, w, candles)
-    _lane_exp(f, _STEP)
-    if candles:
-        _lane_exp(f, _HIGH)
-        _lane_exp(f, _LOW)
+    _lane_exp(flat, _STEP, _LOW + 1 if candles else _HIGH)
     for i in range(PATH_LANES):
         before, after = m.s_ref * f[_X, i], m.s_ref * (f[_X, i] * f[_STEP, i])
         if candles:
@@ -251,8 +247,8 @@ def simulate_lanes(m, seed, first, candles, o, h, l, c):
     for block in prange((n + PATH_LANES - 1) // PATH_LANES):
         row0 = np.int64(block) * PATH_LANES          # prange counts in unsigned integers
         f, w = np.zeros((11, PATH_LANES)), np.zeros((5, PATH_LANES), np.uint64)
-        closes, highs = np.empty((PATH_LANES, _BLOCK)), np.empty((PATH_LANES, _BLOCK))
-        lows = np.empty((PATH_LANES, _BLOCK))
+        flat, closes = f.reshape(11 * PATH_LANES), np.empty((PATH_LANES, _BLOCK))
+        highs, lows = np.empty((PATH_LANES, _BLOCK)), np.empty((PATH_LANES, _BLOCK))
         _start_lanes(m, seed, first + row0, f, w)
         rows = min(PATH_LANES, n - row0)
         for i in range(row0, row0 + rows):
@@ -260,7 +256,7 @@ def simulate_lanes(m, seed, first, candles, o, h, l, c):
             if candles: o[i, 0] = h[i, 0] = l[i, 0] = c[i, 0]
         for t in range(1, width, _BLOCK):
             bars = min(_BLOCK, width - t)
-            for s in range(bars): _lane_bar(m, f, w, candles, s, closes, highs, lows)
+            for s in range(bars): _lane_bar(m, f, flat, w, candles, s, closes, highs, lows)
             for i in range(rows):
                 for s in range(bars): c[row0 + i, t + s] = closes[i, s]
                 if candles:
