@@ -38,7 +38,7 @@ def band_slopes(low, high, spot, cost, position, weight, to_low, to_high):
     "Derivatives of Σ weight · profit by the edges."
     n, last = low.shape
     for i in prange(n):
-        later = -cost * np.sign(position[i, last - 1]) * spot[i, last]        # what one more BTC after this bar is worth
+        later = -cost * np.sign(position[i, last - 1]) * spot[i, last]      # of one more BTC after this bar
         for t in range(last - 1, -1, -1):
             before = position[i, t - 1] if t > 0 else 0.0
             fee = cost * np.sign(position[i, t] - before) * spot[i, t]
@@ -68,15 +68,17 @@ class BandProfit(torch.autograd.Function):
 _UNSEEN = [i for i, f in enumerate(DELTA_FEATURES) if f.name in ("offset", "position", "pnl")]
 
 class Rehearsal:
-    "What a band network needs of each path: observations, reference bands, prices, and the profit that does not depend on it."
+    "What a band network needs of each path: observations, reference bands, prices, and the profit without hedge."
     def __init__(self, task: DeltaTask, paths: Paths, hold: int):
         batch, known = batch_of(task, paths), HedgeState._fields[:11]
         played = run_episodes(Unhedged(), batch, record=known)
         n, steps = played.history["spot"].shape
-        state = HedgeState(*(played.history[name].ravel() for name in known), batch.vol, task.perpetual.terms.rate, task.decision_bars * DT)
+        self.hold, self.cost, self.action = hold, task.perpetual.terms.rate, task.action
+        now = (played.history[name].ravel() for name in known)
+        state = HedgeState(*now, batch.vol, self.cost, task.decision_bars * DT)
         seen = task.observe(state).reshape(n, steps, -1)[:, ::hold]
         seen[:, :, _UNSEEN] = 0
-        self.seen, self.hold, self.cost, self.action = torch.from_numpy(seen), hold, task.perpetual.terms.rate, task.action
+        self.seen = torch.from_numpy(seen)
         self.centre, self.unit, self.width = (torch.from_numpy(x.reshape(n, steps)) for x in task.action.base(state))
         self.spot = np.column_stack([played.history["spot"], paths.close[:, -1]]) / paths.close[:, :1]
         self.rest = torch.from_numpy(played.pnl)                            # premium less payoff

@@ -78,7 +78,8 @@ class Watch(BaseCallback):
     def _on_rollout_end(self):
         self.check()
         self.bar.update(min(self.model.num_timesteps, self.bar.total) - self.bar.n)
-        self.curve.append(dict(timesteps=int(self.model.num_timesteps), reward=float(np.mean(self.rewards)) * self.actions))
+        reward = float(np.mean(self.rewards)) * self.actions
+        self.curve.append(dict(timesteps=int(self.model.num_timesteps), reward=reward))
         self.rewards = []
 
     def _on_training_end(self):
@@ -92,7 +93,8 @@ def check(self: Watch, last: bool = False):
     done = self.curve[-1]["timesteps"] if self.curve else 0
     if not (last or (self.checks and done >= self.checks[0])): return
     self.checks = [c for c in self.checks if c > done]
-    if self.folder is not None: self.keep(self.model.policy, done, list(self.curve)).save(Path(self.folder) / f"step_{done}")
+    if self.folder is not None:
+        self.keep(self.model.policy, done, list(self.curve)).save(Path(self.folder) / f"step_{done}")
     if self.judge is None: return
     score = self.judge(self.model.policy)
     self.curve[-1]["validation"] = score
@@ -113,7 +115,8 @@ def mean_reward(
 def _learner(task, paths, settings, benchmark, seed, tensorboard):
     "PPO on episodes beside the benchmark, with actions that last."
     repeat, network = decisions_an_action(task, paths, settings.action_bars), asdict(network_of(task))
-    raw = sb3_vec_env(task, settings.n_envs, paths, seed=seed, benchmark=benchmark or task.reference_rule(), repeat=repeat)
+    benchmark = benchmark or task.reference_rule()
+    raw = sb3_vec_env(task, settings.n_envs, paths, seed=seed, benchmark=benchmark, repeat=repeat)
     scaled = VecNormalize(raw, norm_obs=False, norm_reward=True, gamma=settings.gamma)
     own = {k: v for k, v in asdict(settings).items() if k not in ("n_envs", "action_bars", "learning_rate")}
     rate, use_sde = LinearSchedule(settings.learning_rate, settings.learning_rate / 10, 1.), network.pop("use_sde")
@@ -141,7 +144,8 @@ def train_ppo(
     with one_thread():
         agent = _learner(task, paths, settings, benchmark, seed, tensorboard)
         if start is not None: agent.policy.load_state_dict(start.policy.state_dict())
-        keep, judge = _keeper(agent, task, paths, settings, seed), None if validation is None else mean_reward(task, validation)
+        keep = _keeper(agent, task, paths, settings, seed)
+        judge = None if validation is None else mean_reward(task, validation)
         actions = paths.n_steps // (task.decision_bars * agent.env.venv.batch.repeat)
         watch = Watch(timesteps, actions, progress, f"PPO, seed {seed}", judge, checkpoints, keep)
         agent.learn(timesteps, callback=watch)
@@ -154,7 +158,10 @@ def train_ppo(
 def _keeper(agent, task, paths, settings, seed):
     "A function that makes a hedger of a policy, with what is known of its training."
     batch, packages = agent.env.venv.batch, ("stable-baselines3", "torch", "gymnasium", "numpy")
-    described = dict(method="PPO", seed=seed, settings=asdict(settings), repeat=batch.repeat, benchmark=repr(batch.benchmark),
-                     paths=paths.source, n_paths=len(paths), versions={p: version(p) for p in packages})
-    make = lambda policy, done, curve: PolicyHedger(policy.eval(), task, network_of(task), dict(described, timesteps=int(done)), curve)
-    return make
+    described = dict(
+        method="PPO", seed=seed, settings=asdict(settings), repeat=batch.repeat, benchmark=repr(batch.benchmark),
+        paths=paths.source, n_paths=len(paths), versions={p: version(p) for p in packages})
+    def keep(policy, done, curve):
+        provenance = dict(described, timesteps=int(done))
+        return PolicyHedger(policy.eval(), task, network_of(task), provenance, curve)
+    return keep

@@ -6,7 +6,7 @@
 __all__ = ['VERDICT_WORDS', 'in_words', 'with_interval', 'verdict_sentence', 'share_in_words']
 
 # %% ../../nbs/api/08_backtest/08_verdict.ipynb #3977aff2
-from ..ground import STRATEGY_NAMES, readable
+from ..ground import STRATEGY_NAMES, number_text, readable
 from .comparing import Comparison
 
 # %% ../../nbs/api/08_backtest/08_verdict.ipynb #f2e8b292
@@ -33,7 +33,7 @@ def with_interval(
     level: float = .95,
 ) -> str:
     "A difference with its interval."
-    a, b, c = (f"{v:+.{digits}f}" for v in (difference, low, high))
+    a, b, c = (number_text(v, f"+.{digits}f") for v in (difference, low, high))
     return f"{a} {unit}, {level:.0%} interval {b} to {c}"
 
 # %% ../../nbs/api/08_backtest/08_verdict.ipynb #f8bcf869

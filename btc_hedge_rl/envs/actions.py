@@ -53,7 +53,8 @@ class BandAction:
     def target(self, action, state: HedgeState) -> np.ndarray:
         "Position that the action asks for."
         action, (centre, unit, width) = np.clip(np.asarray(action, float), -1, 1), self.base(state)
-        return trade_to_band(state.position, centre + self.max_shift * action[:, 0] * unit, width * self.max_scale**action[:, 1])
+        centre = centre + self.max_shift * action[:, 0] * unit
+        return trade_to_band(state.position, centre, width * self.max_scale**action[:, 1])
 
 # %% ../../nbs/api/06_envs/04_actions.ipynb #ae9c5614
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class FreeBand(BandAction):
 
     def base(self, state: HedgeState) -> tuple:
         "The band that zero stands for."
-        own = state.delta
-        if self.vol_scale != 1: own = black_scholes(state.spot, state.strike, state.tau, self.vol_scale * state.vol).delta
+        own, vol = state.delta, self.vol_scale * state.vol
+        if self.vol_scale != 1: own = black_scholes(state.spot, state.strike, state.tau, vol).delta
         return own, np.ones_like(own), np.full_like(own, self.half_width)
 
     def rule(self) -> AtVol:

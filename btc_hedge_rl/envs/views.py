@@ -77,6 +77,7 @@ class DeltaHedgingEnv(HedgingEnv):
 
     **Action.** `action="ratio"` (default): `Box(0, 1, (1,))`, the BTC to hold. `action="band"`: `Box(-1, 1, (2,))`,
     shift of the centre and log width of a no-trade band relative to the Whalley–Wilmott band; (0, 0) is that rule.
+    `action="free_band"`: the same in BTC around a constant band.
 
     **Observation.** `Box(-10, 10, (10,))`, the features of `DELTA_FEATURES`.
 

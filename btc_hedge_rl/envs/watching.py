@@ -103,6 +103,7 @@ def draw_episode(
     task: str | Task = "BtcHedge/DeltaHedging-v0",  # A task, or a registered name
 ) -> Figure:
     "Let `hedger` act on one path and draw price, hedge and account."
+    import matplotlib.pyplot as plt        # here, so that environments start without it
     if not -len(paths) <= row < len(paths):
         raise InputError(f"row is {row}: there are {len(paths)} paths, numbered from 0.")
     batch = batch_of(task, paths[[row]], 1)
@@ -111,4 +112,5 @@ def draw_episode(
     while batch.t[0] < batch.paths.n_steps:
         batch.advance(hedger(batch.state))
         history.append(batch.snapshot())
+    plt.draw_if_interactive()        # loads the backend, and with it what lets a notebook show a figure
     return episode_figure(batch, history)

@@ -16,6 +16,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "streams": ["GOLDEN", "mix", "stream", "uniform", "ZIGGURAT_EDGE", "ZIGGURAT_RATIO", "normal_rare", "normal",
         "normals"],
     "figures": ["PALETTE", "STRATEGY_COLOURS", "STRATEGY_NAMES", "use_theme", "fan"],
-    "tables": ["METRIC_NAMES", "TASK_NAMES", "METRIC_FORMATS", "readable", "cell_text", "show_table"],
+    "tables": ["METRIC_NAMES", "TASK_NAMES", "METRIC_FORMATS", "readable", "number_text", "cell_text", "show_table"],
     "records": ["to_record", "fits", "from_record"],
 })

@@ -11,7 +11,7 @@ import lazy_loader as lazy
 # %% ../../nbs/api/02_simulator/00_simulator.ipynb #b81cbfb1
 _rooms = {
     "drift": ["QED", "PRIOR_SPEED", "PRIOR_WIDTH", "fit_qed", "profile_speed"],
-    "evidence": ["drift_tests"],
+    "evidence": ["NULLS", "drift_tests", "prior_beside_posterior"],
     "jumps": ["JumpSet", "JUMP_RULES", "detect_jumps"],
     "hawkes": ["Hawkes", "hawkes_loglik", "hawkes_loglik_numpy"],
     "binned": ["excitation_after_bar", "binned_loglik", "binned_loglik_numpy"],
@@ -21,7 +21,8 @@ _rooms = {
 }
 _rooms |= {
     "paths": ["Paths"],
-    "model": ["MarketModel", "hourly_increments", "jump_compensator", "calibrate", "reference_model"],
+    "wicks": ["mean_wick", "wick_over_body", "bridge_variance"],
+    "model": ["MarketModel", "jump_compensator", "hourly_increments", "market_wick", "calibrate", "reference_model"],
     "kernel": ["Dynamics", "bridge_range", "walk_bar", "simulate_by_the_book", "PATH_LANES", "log_unit",
         "simulate_lanes"],
     "simulation": ["FIRST_PATH", "dynamics", "simulate"],
@@ -29,7 +30,7 @@ _rooms |= {
     "recovery": ["covers"],
     "synthetic": ["SAMPLE", "synthetic_bars"],
     "findings": ["jump_rules_table", "plot_jumps", "hawkes_table", "hawkes_sentence", "plot_hawkes_fit",
-                 "plot_drift", "drift_table", "drift_sentence", "regression_table", "facts_beside", "mean_wick",
+                 "plot_drift", "drift_table", "drift_sentence", "regression_table", "facts_beside",
                  "plot_likeness", "likeness_sentence"],
 }
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_rooms)

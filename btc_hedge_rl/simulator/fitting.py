@@ -23,13 +23,25 @@ def _likelihood(times, kinds, horizon, grid):
     return lambda p: binned_loglik(bars, kinds, n_bars, grid, p[:2], p[2:6].reshape(2, 2), p[6])
 
 # %% ../../nbs/api/02_simulator/07_fitting.ipynb #8a6f7e02
+_WALL = 1e10
+
 def _climb(likelihood, free, start):
     "Maximise the likelihood in logarithms of the free parameters."
     def negative(q):
         p = np.zeros(7); p[free] = np.exp(q)
         ll, grad = likelihood(p)
-        return -ll, -(grad * p)[free]
+        slope = (grad * p)[free]
+        if not (np.isfinite(ll) and np.isfinite(slope).all()): return _WALL, np.zeros(len(q))
+        return -ll, -slope
     return minimize(negative, start, jac=True, method="L-BFGS-B", bounds=[(s - 12, s + 6) for s in start])
+
+# %% ../../nbs/api/02_simulator/07_fitting.ipynb #c45a6a01
+def _at_top(
+    climbed,  # From `_climb`
+    n: int,  # Events
+) -> bool:
+    "Whether a climb ended on a top of finite height."
+    return bool(abs(climbed.fun) < _WALL and np.abs(climbed.jac).max() < .1 + 1e-3 * n)
 
 # %% ../../nbs/api/02_simulator/07_fitting.ipynb #66550e56
 def _starts(kinds, horizon, free, half_lives):
@@ -40,7 +52,7 @@ def _starts(kinds, horizon, free, half_lives):
 
 # %% ../../nbs/api/02_simulator/07_fitting.ipynb #b76416a4
 def _fit_hawkes_once(times, kinds, horizon, cross, half_lives, grid):
-    "Parameters (7,), log-likelihood, and which of them are free (7,)."
+    "Parameters (7,), log-likelihood, and which of them are free (7,); log-likelihood -inf where no top is reached."
     free = np.array([1, 1, 1, cross, cross, 1, 1], bool)
     few = min(len(times), 5000)
     until = horizon if few == len(times) else times[few]
@@ -49,17 +61,31 @@ def _fit_hawkes_once(times, kinds, horizon, cross, half_lives, grid):
     best = min(fits, key=lambda fit: fit.fun)
     if few < len(times): best = _climb(_likelihood(times, kinds, horizon, grid), free, best.x)
     p = np.zeros(7); p[free] = np.exp(best.x)
-    return p, -best.fun, free
+    return p, -best.fun if _at_top(best, len(times)) else -np.inf, free
 
 # %% ../../nbs/api/02_simulator/07_fitting.ipynb #5bd4b1df
-def _hawkes_stderr(p, free, likelihood):
-    "Standard errors (7,) from the observed information (finite differences of the gradient)."
+def _hawkes_covariance(p, free, likelihood):
+    "Covariance (7, 7) from the observed information (finite differences of the gradient); zero where nothing is free."
     keep = np.flatnonzero(free)
     steps = np.diag(np.maximum(p, 1e-6) * 1e-4)[keep]
     hessian = np.array([(likelihood(p + e)[1] - likelihood(p - e)[1])[keep] / (2 * e.max()) for e in steps])
-    error = np.zeros(7)
-    error[keep] = np.sqrt(np.abs(np.diag(np.linalg.pinv(-(hessian + hessian.T) / 2))))
-    return error
+    covariance = np.zeros((7, 7))
+    covariance[np.ix_(keep, keep)] = np.linalg.pinv(-(hessian + hessian.T) / 2)
+    return covariance
+
+# %% ../../nbs/api/02_simulator/07_fitting.ipynb #14c87215
+def _ratio(p):
+    "Branching ratio of the parameters (7,)."
+    return np.abs(np.linalg.eigvals(p[2:6].reshape(2, 2) / p[6])).max()
+
+# %% ../../nbs/api/02_simulator/07_fitting.ipynb #c6016b77
+def _errors(p, covariance):
+    "Standard errors by name."
+    error = np.sqrt(np.abs(np.diag(covariance)))
+    steps = np.diag(np.maximum(p, 1e-6) * 1e-4)
+    slope = np.array([(_ratio(p + e) - _ratio(p - e)) / (2 * e.max()) for e in steps])
+    return dict(mu=error[:2].tolist(), alpha=error[2:6].reshape(2, 2).tolist(), beta=float(error[6]),
+                branching_ratio=float(np.sqrt(np.abs(slope @ covariance @ slope))))
 
 # %% ../../nbs/api/02_simulator/07_fitting.ipynb #e8b48d42
 def _poisson_loglik(kinds, horizon, grid):
@@ -88,6 +114,8 @@ def fit_hawkes(
     fits = {c: _fit_hawkes_once(times, kinds, horizon, c, half_lives, grid) for c in choices}
     chosen = (2 * (fits[True][1] - fits[False][1]) > chi2.ppf(.95, 2)) if cross == "auto" else bool(cross)
     p, ll, free = fits[chosen]
-    error = _hawkes_stderr(p, free, _likelihood(times, kinds, horizon, grid))
-    stderr = dict(mu=error[:2].tolist(), alpha=error[2:6].reshape(2, 2).tolist(), beta=float(error[6]))
+    if not np.isfinite(ll):
+        remedy = "use more bars, another jump rule or a larger jump multiple"
+        raise InputError(f"The Hawkes likelihood of {len(times)} jumps has no top that can be reached: {remedy}.")
+    stderr = _errors(p, _hawkes_covariance(p, free, _likelihood(times, kinds, horizon, grid)))
     return Hawkes(p[:2], p[2:6].reshape(2, 2), float(p[6]), stderr, float(ll), _poisson_loglik(kinds, horizon, grid))

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from scipy.stats import kstest
 
-from ..ground import DT
+from ..ground import DT, InputError
 from .binned import excitation_after_bar
 from .events import hawkes_events
 from .fitting import fit_hawkes
@@ -91,6 +91,8 @@ def goodness_of_fit(
     def replicate(i):
         events = hawkes_events(hawkes.mu, hawkes.alpha, hawkes.beta, horizon, seed, i)
         again = jumps_on_bars(*events, horizon)
-        return distance(fit_on_bars(again, cross, binned), again, i)
+        try: return distance(fit_on_bars(again, cross, binned), again, i)
+        except InputError: return np.nan                              # too few events, or no top: no replicate
     statistic, replicates = distance(hawkes, jumps, seed), np.array([replicate(i) for i in range(n)])
-    return statistic, replicates, float((1 + (replicates >= statistic).sum()) / (n + 1))
+    replicates = replicates[np.isfinite(replicates)]
+    return statistic, replicates, float((1 + (replicates >= statistic).sum()) / (len(replicates) + 1))

@@ -18,7 +18,7 @@ class Hawkes:
     mu: np.ndarray  # (2,) base intensities
     alpha: np.ndarray  # (2, 2) jump of intensity i after an event of type j
     beta: float  # Decay rate
-    stderr: dict = field(default_factory=dict)  # Standard errors: mu, alpha, beta
+    stderr: dict = field(default_factory=dict)  # Standard errors: mu, alpha, beta, branching_ratio
     loglik: float = float("nan")  # Maximised log-likelihood
     poisson_loglik: float = float("nan")  # That of constant intensities
 

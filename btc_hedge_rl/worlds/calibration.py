@@ -8,12 +8,13 @@ __all__ = ['calibrate_stochastic_vol']
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #4b7df4f8
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq, least_squares
+from scipy.optimize import least_squares
 from scipy.signal import lfilter
 from scipy.stats import chi2
 
 from ..ground import BARS_PER_DAY, BARS_PER_YEAR, DT, InputError
 from ..data import acf, follows
+from ..simulator import bridge_variance
 from .stochastic_vol import StochasticVolModel
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #82810f6f
@@ -111,18 +112,11 @@ def _overshoot(z, n_lags=72):
     return tuple(map(float, best.x)) if gain > chi2.ppf(.95, 2) else (0., 0.)
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #17c83111
-def _wick_over_body(w):
-    "Mean wick of one side over mean body, for a bridge with `w` times the variance of the bar."
-    x = (np.arange(400) + .5) / 400
-    return np.mean(np.sqrt(w + (1 - w) * x * x)) - .5
-
-# %% ../../nbs/api/03_worlds/03_calibration.ipynb #56223eaf
 def _bridge_variance(bars, jump, r):
     "Bridge variance over that of the bar which gives the mean wick of the bars."
     body = bars[["open", "close"]]
     wicks = .5 * np.log(bars["high"] / body.max(axis=1) * body.min(axis=1) / bars["low"]).to_numpy()[1:]
-    reach = wicks[~jump].mean() / np.abs(r[~jump]).mean()
-    return brentq(lambda w: _wick_over_body(w) - np.clip(reach, .01, 1.5), 0, 20)
+    return bridge_variance(wicks[~jump].mean() / np.abs(r[~jump]).mean())
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #04cd8529
 def calibrate_stochastic_vol(
