@@ -85,7 +85,7 @@ class ResidualPolicy(ActorCriticPolicy):
 # %% ../../nbs/api/07_agents/01_policy.ipynb #2ca13604
 def new_policy(
     task: Task,
-    network: Network,
+    network: Network,  # Shape and start, such as `network_of(task)`
 ) -> ResidualPolicy:
     "An untrained policy with the spaces of the task."
     return ResidualPolicy(task.observation_space, task.action_space, lambda _: 0., **asdict(network)).eval()

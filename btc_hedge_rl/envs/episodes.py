@@ -48,8 +48,13 @@ class HedgingBatch:
         self.seed(seed)
 
 # %% ../../nbs/api/06_envs/06_episodes.ipynb #7ccd822d
-def check_batch(task: Task, paths: Paths, n: int, start: str) -> None:
-    "Refuse a batch that cannot be played."
+def check_batch(
+    task: Task,
+    paths: Paths,  # Market
+    n: int,  # Episodes
+    start: str,  # "anywhere" or "listing"
+) -> None:
+    "Refuse a batch that cannot be played, with an `InputError`."
     if not isinstance(paths, Paths):
         raise InputError("paths must be a Paths object from `simulate` or `Paths.from_bars`, "
                          f"not {type(paths).__name__}.")

@@ -170,6 +170,8 @@ def option_features(
     return look(OPTION_FEATURES, state)
 
 # %% ../../nbs/api/06_envs/03_features.ipynb #ab694be5
-def n_numbers(features: tuple) -> int:
+def n_numbers(
+    features: tuple,  # Of Feature
+) -> int:
     "How many numbers an observation of these features has."
     return sum(f.width for f in features)

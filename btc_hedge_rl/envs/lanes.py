@@ -38,7 +38,9 @@ def new_lanes() -> np.ndarray:
     return np.ones(BLOCK.itemsize // 8)
 
 # %% ../../nbs/api/06_envs/07_lanes.ipynb #6abc72d6
-def named(lanes: np.ndarray) -> np.record:
+def named(
+    lanes: np.ndarray,  # From `new_lanes`
+) -> np.record:
     "The same memory by its names, for people."
     return lanes.view(BLOCK).view(np.recarray)[0]
 

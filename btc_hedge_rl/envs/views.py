@@ -64,7 +64,10 @@ def reset(self: HedgingEnv, *, seed=None, options=None):
 
 # %% ../../nbs/api/06_envs/16_views.ipynb #922999a7
 @patch
-def step(self: HedgingEnv, action):
+def step(
+    self: HedgingEnv,
+    action,  # In `action_space`
+) -> tuple:
     "Act once: (observation, reward, terminated, truncated, info)."
     reward = self.batch.advance(self.batch.to_target(np.asarray(action)[None]))
     self._remember()
@@ -166,7 +169,10 @@ def reset(self: HedgingVectorEnv, *, seed=None, options=None):
 
 # %% ../../nbs/api/06_envs/16_views.ipynb #ae44fb91
 @patch
-def step(self: HedgingVectorEnv, actions):
+def step(
+    self: HedgingVectorEnv,
+    actions,  # One of each episode
+) -> tuple:
     "Act in all episodes: (observations, rewards, terminated, truncated, info)."
     observation, reward, ended, final = self.batch.step(actions)
     info = {}
@@ -176,9 +182,15 @@ def step(self: HedgingVectorEnv, actions):
         info = {"final_obs": kept, "_final_obs": ended.copy()}
     return observation, reward, ended.copy(), np.zeros(self.num_envs, bool), info
 
-# %% ../../nbs/api/06_envs/16_views.ipynb #c7d115ec
-class DeltaHedgingVectorEnv(HedgingVectorEnv): task_class = DeltaTask
-class OptionHedgingVectorEnv(HedgingVectorEnv): task_class = OptionTask
+# %% ../../nbs/api/06_envs/16_views.ipynb #91bdb521
+class DeltaHedgingVectorEnv(HedgingVectorEnv):
+    "Many episodes of `DeltaHedgingEnv`, stepped together."
+    task_class = DeltaTask
+
+# %% ../../nbs/api/06_envs/16_views.ipynb #17bf6857
+class OptionHedgingVectorEnv(HedgingVectorEnv):
+    "Many episodes of `OptionHedgingEnv`, stepped together."
+    task_class = OptionTask
 
 # %% ../../nbs/api/06_envs/16_views.ipynb #2545db52
 @patch

@@ -48,7 +48,12 @@ def _paint_account(ax, days, h, scale, unit, label) -> None:
 
 # %% ../../nbs/api/06_envs/15_watching.ipynb #9f843694
 @patch
-def paint(self: DeltaHedging, axes, days, h):
+def paint(
+    self: DeltaHedging,
+    axes,  # Four of them
+    days: np.ndarray,  # Since the start
+    h: dict,  # Snapshots: name → one number a decision
+) -> None:
     "Price and strike; hedge and reference; their distance, the band and trades; profit and cost."
     held = np.r_[h["position"][1:], h["position"][-1:]]              # from each decision to the next
     trades, away = np.flatnonzero(np.diff(h["position"])), held - h["delta"]
@@ -66,7 +71,12 @@ def paint(self: DeltaHedging, axes, days, h):
 
 # %% ../../nbs/api/06_envs/15_watching.ipynb #ddac72c7
 @patch
-def paint(self: OptionHedging, axes, days, h):
+def paint(
+    self: OptionHedging,
+    axes,  # Four of them
+    days: np.ndarray,  # Since the start
+    h: dict,  # Snapshots: name → one number a decision
+) -> None:
     "Price and listings; inventory, net delta and orders; premium; profit and cost."
     band, trades = self.task.reward.delta_band, np.flatnonzero(np.diff(h["paid"]))
     _paint_price(axes[0], days, h)
