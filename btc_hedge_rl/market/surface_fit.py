@@ -193,11 +193,12 @@ def errors(
 # %% ../../nbs/api/04_market/18_surface_fit.ipynb #07ee1f80
 def arbitrage_slack(
     smile: IVSurface,
-    theta=np.geomspace(1e-5, 4, 500),  # Total at-the-money variances, increasing
-    log_moneyness=np.linspace(-3, 3, 1201),
+    theta=None,  # Total at-the-money variances, increasing; 500 from 1e-5 to 4 without them
+    log_moneyness=None,  # Increasing; 1,201 from −3 to 3 without them
 ) -> dict:  # "butterfly": smallest g; "calendar": smallest growth of w with θ
     "How far a smile is from arbitrage; negative where it has one."
-    t, k = np.asarray(theta)[:, None], np.asarray(log_moneyness)
+    t = np.asarray(np.geomspace(1e-5, 4, 500) if theta is None else theta)[:, None]
+    k = np.asarray(np.linspace(-3, 3, 1201) if log_moneyness is None else log_moneyness)
     w = smile_vols(smile, t, 1., k)**2
     w1, w2 = np.gradient(w, k, axis=1), np.gradient(np.gradient(w, k, axis=1), k, axis=1)
     g = (1 - k * w1 / (2 * w))**2 - w1**2 / 4 * (1 / w + 1 / 4) + w2 / 2

@@ -11,7 +11,7 @@ import lazy_loader as lazy
 # %% ../../nbs/api/10_site/00_site.ipynb #695afc0f
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "formulas": ["site_tool", "styled", "parse_html", "mathml", "math_font"],
-    "links": ["page_name", "module_page", "local_links"],
+    "links": ["page_name", "module_page", "source_blocks", "local_links"],
     "words": ["cell_option", "alt_text", "with_alt_text"],
     "signatures": ["signature", "as_written", "constants", "with_constants"],
     "tidying": ["folded", "in_code_order", "make_page"],

@@ -22,7 +22,7 @@ from ..ground import InputError
 from ..pipeline import stamp_published
 from .finishing import finish, local_css, mend_anchors
 from .formulas import math_font, site_tool
-from .links import module_page, page_name
+from .links import module_page, page_name, source_blocks
 from .signatures import with_constants
 from .tidying import make_page
 
@@ -104,26 +104,24 @@ def present(
     return found
 
 # %% ../../nbs/api/10_site/07_building.ipynb #e2723048
-def _modules(package: Path) -> list[Path]:
-    "Modules that have a page: the rooms, and the doors of the chapters."
-    named = (path.relative_to(package).with_suffix("") for path in package.rglob("*.py"))
-    return sorted(path for path in named if not path.parts[0].startswith("_"))
+def _source_block(module: str, file: Path, pages: Path) -> str:
+    "Markdown that shows a module, line by line, with a link to the notebook it is written from."
+    notebook, text = f"api/{module_page(module)}.ipynb", file.read_text(encoding="utf-8").rstrip()
+    name = module.replace("/", ".").removesuffix(".__init__")
+    link = f"[The notebook this module is written from](../{notebook})\n\n" if (pages / notebook).exists() else ""
+    return f'## {name}\n\n{link}````{{.python code-line-numbers="true"}}\n{text}\n````\n'
 
 # %% ../../nbs/api/10_site/07_building.ipynb #fa3d24c8
 def _write_sources(package: Path, pages: Path) -> None:
-    "Write the pages with the sources of the modules."
-    for module in _modules(package):
-        place = Path(module_page(module.as_posix()))
-        home, notebook = "../" * len(place.parts), f"api/{place.as_posix()}.ipynb"
-        dotted = ".".join((package.name, *module.parts)).removesuffix(".__init__")
-        about = {"title": dotted, "description": f"Source of {dotted}", "search": False, "toc": False}
-        link = f"[The notebook this module is written from]({home}{notebook})\n\n"
-        if not (pages / notebook).exists(): link = ""
-        text = (package / module).with_suffix(".py").read_text(encoding="utf-8").rstrip()
-        code = f'````{{.python code-line-numbers="true"}}\n{text}\n````\n'
-        page = pages / "source" / place.with_suffix(".md")
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(f"---\n{yaml.safe_dump(about)}---\n\n{link}{code}", encoding="utf-8")
+    "Write the pages with the sources of the modules, a chapter a page."
+    (pages / "source").mkdir()
+    blocks = source_blocks(package)
+    for chapter in dict.fromkeys(page for page, _ in blocks.values()):
+        modules = [module for module, (page, _) in blocks.items() if page == chapter]
+        texts = [_source_block(module, (package / module).with_suffix(".py"), pages) for module in modules]
+        title = f"{package.name}.{chapter}"
+        about = yaml.safe_dump({"title": title, "description": f"Source of {title}", "search": False})
+        (pages / "source" / f"{chapter}.md").write_text("\n".join([f"---\n{about}---\n", *texts]), encoding="utf-8")
 
 # %% ../../nbs/api/10_site/07_building.ipynb #08d4a875
 def _rename_pages(pages: Path, hosts: dict, package: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from ..pipeline import cell_text
-from .links import local_links, page_name
+from .links import local_links, page_name, source_blocks
 from .signatures import as_written
 from .words import cell_option, with_alt_text
 
@@ -109,7 +109,8 @@ def make_page(
     package: Path = Path("btc_hedge_rl"),  # Folder of the modules
 ) -> dict:  # The same notebook, ready to render
     "Make a processed notebook a page: place, links, texts of figures, outputs worth keeping."
-    fix = lambda text: local_links(text, "../" * path.count("/"), hosts)
+    blocks = source_blocks(package)
+    fix = lambda text: local_links(text, "../" * path.count("/"), hosts, blocks)
     heading, number = Path(path).stem, re.match(r"\d*", Path(path).name)[0]
     nb["cells"] = in_code_order(nb["cells"])
     if nb["cells"][0]["cell_type"] == "raw": _front_matter(nb["cells"][0], number)
