@@ -120,8 +120,9 @@ def _write_sources(package: Path, pages: Path) -> None:
         modules = [module for module, (page, _) in blocks.items() if page == chapter]
         texts = [_source_block(module, (package / module).with_suffix(".py"), pages) for module in modules]
         title = f"{package.name}.{chapter}"
-        about = yaml.safe_dump({"title": title, "description": f"Source of {title}", "search": False})
-        (pages / "source" / f"{chapter}.md").write_text("\n".join([f"---\n{about}---\n", *texts]), encoding="utf-8")
+        about = {"title": title, "description": f"Source of {title}", "search": False, "anchor-sections": False}
+        text = "\n".join([f"---\n{yaml.safe_dump(about)}---\n", *texts])
+        (pages / "source" / f"{chapter}.md").write_text(text, encoding="utf-8")
 
 # %% ../../nbs/api/10_site/07_building.ipynb #08d4a875
 def _rename_pages(pages: Path, hosts: dict, package: Path) -> None:
