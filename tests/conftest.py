@@ -8,12 +8,35 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from btc_hedge_rl import envs
 from btc_hedge_rl.pipeline import write_notebooks
 
 ROOT = Path(__file__).parent.parent
 BARS = Path(os.environ.get("BTC_BARS") or ROOT.parent / "shared" / "data" / "BTC_5m.csv")
+
+COSTLY = "site lab quotes smoke_run eight".split()     # fixtures of half a minute and more
+
+
+def pytest_sessionstart(session):
+    "Compile the kernels of the market once and in one order, before several workers would each compile them."
+    if not getattr(session.config.option, "numprocesses", None): return
+    for task in envs.TASKS:
+        batch = envs.batch_of(task, n=2)
+        batch.reset(np.arange(2))
+        batch.advance(np.zeros(2, int))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "Tests that share a costly fixture go to one worker; the studies, which take minutes, come first."
+    for item in items:
+        for name in COSTLY:
+            if name in item.fixturenames: item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: "smoke" not in item.name)
+
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
