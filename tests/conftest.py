@@ -1,5 +1,6 @@
 """What several tests share: the miniature of the study, and the command line."""
 import io
+import json
 import os
 import signal
 import subprocess
@@ -10,14 +11,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from btc_hedge_rl import envs
 from btc_hedge_rl.pipeline import write_notebooks
 
+OUT = "run"
 ROOT = Path(__file__).parent.parent
 BARS = Path(os.environ.get("BTC_BARS") or ROOT.parent / "shared" / "data" / "BTC_5m.csv")
 
-COSTLY = "site lab quotes smoke_run eight".split()     # fixtures of half a minute and more
+COSTLY = "looks lab quotes surface_fit eight".split()     # fixtures of half a minute and more, which a worker keeps to itself
 
 
 def pytest_sessionstart(session):
@@ -31,11 +34,23 @@ def pytest_sessionstart(session):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    "Tests that share a costly fixture go to one worker; the studies, which take minutes, come first."
+    "Tests that share a costly fixture go to one worker; those that take minutes come first."
     for item in items:
-        for name in COSTLY:
-            if name in item.fixturenames: item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: "smoke" not in item.name)
+        shared = [name for name in COSTLY if name in item.fixturenames]
+        if shared: item.add_marker(pytest.mark.xdist_group(shared[0]))
+    items.sort(key=lambda item: "looks" not in item.fixturenames and "smoke" not in item.name)
+
+
+def once(tmp_path_factory, name, make):
+    "A folder that the first worker to ask for it fills; what `make(folder)` returns, as JSON, is there for all."
+    place = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"): place = place.parent     # the workers' common folder
+    folder, told = place / name, place / f"{name}.json"
+    with FileLock(place / f"{name}.lock"):
+        if not told.exists():
+            folder.mkdir()
+            told.write_text(json.dumps(make(folder)))
+    return folder, json.loads(told.read_text())
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +80,38 @@ def btc_hedge(*words, cwd, process=False):
         except SystemExit as end: code = end.code
     for number, handler in handlers.items(): signal.signal(number, handler)
     return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
+
+
+def smoke(folder, *words):
+    "The study itself, in its smallest profile: what it said, and its metrics."
+    result = btc_hedge("run", "--profile", "smoke", "--out", OUT, *words, cwd=folder, process=True)
+    assert result.code == 0, result.out + result.err
+    metrics = json.loads((folder / OUT / "metrics.json").read_text())
+    assert {"unhedged", "bs_delta", "leland", "whalley_wilmott", "ppo"} <= metrics["delta_hedging"].keys()
+    assert {"unhedged", "rule_puts", "rule_delta", "ppo"} <= metrics["option_hedging"].keys()
+    assert {"symmetric", "inventory_skew", "avellaneda_stoikov", "glft"} <= metrics["market_making"].keys()
+    assert metrics["comparisons"] and all(c["low"] <= c["high"] for c in metrics["comparisons"])
+    for task in ("market_making", "delta_hedging", "option_hedging"):
+        for row in metrics[task].values():
+            assert {"mean", "std", "sharpe", "sortino", "skew", "kurtosis", "win_rate", "var95", "cvar95", "cvar99", "max_drawdown", "turnover", "cost"} <= row.keys()
+    return result.out, metrics
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    "Folder, printed words and metrics of the smallest study of the sample, run once for all tests."
+    folder, (out, metrics) = once(tmp_path_factory, "smoke", smoke)
+    return folder, out, metrics
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    "The built site, once for all tests."
+    def build(folder):
+        from btc_hedge_rl.site import build_docs
+        started = sum(os.times()[:4])     # processor time, children's included: a busy computer is no reason to fail
+        build_docs(folder / "docs")
+        return sum(os.times()[:4]) - started
+    folder, seconds = once(tmp_path_factory, "site", build)
+    assert seconds < 90, "building the site takes minutes"
+    return folder / "docs"

@@ -3,6 +3,7 @@ import ast
 import configparser
 import importlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -59,15 +60,31 @@ def test_notebooks_are_the_only_source(copy):
     assert different == [], "run nbdev_export"
 
 
+FORK = multiprocessing.get_context("forkserver")     # imports what most notebooks need once, then forks a fresh process for each
+FORK.set_forkserver_preload(["pandas", "scipy.stats", "scipy.optimize", "numba", "seaborn", "gymnasium", "nbdev.test"])
+
+
+def run_notebook(path, flags, log):
+    "Run the cells of a notebook in this process, which prints into `log` and ends with 0 if all passed."
+    with open(log, "w") as file:
+        for stream in (1, 2): os.dup2(file.fileno(), stream)
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ.pop("IN_TEST", None)
+    from nbdev.test import test_nb
+    passed, _ = test_nb(path, skip_flags=flags, basepath=ROOT)
+    sys.exit(not passed)
+
+
 @pytest.mark.parametrize("path", API + GUIDES + [p for p in ALL if p.name == "index.ipynb"], ids=name)
-def test_notebook_passes_its_own_tests(path):
-    flags = configparser.ConfigParser(delimiters=["="])
-    flags.read(ROOT / "settings.ini")
-    code = ("import sys; from pathlib import Path; from nbdev.test import test_nb\n"
-            "passed, _ = test_nb(Path(sys.argv[1]), skip_flags=sys.argv[2].split(), basepath=sys.argv[3])\n"
-            "sys.exit(not passed)")
-    done = python(code, ROOT, path, flags["DEFAULT"]["tst_flags"], ROOT)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+def test_notebook_passes_its_own_tests(path, tmp_path):
+    settings = configparser.ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini")
+    process = FORK.Process(target=run_notebook, args=(path, settings["DEFAULT"]["tst_flags"].split(), tmp_path / "log"))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log").read_text()[-6000:]
 
 
 def module_of(path):

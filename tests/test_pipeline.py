@@ -11,9 +11,8 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
-from conftest import BARS, btc_hedge, start
+from conftest import BARS, OUT, btc_hedge, smoke, start
 
-OUT = "run"
 PLAIN = ("run", "--profile", "", "--out", OUT)
 
 
@@ -23,7 +22,8 @@ def manifest(folder):
 
 def states(result):
     "Step number → what its progress line says."
-    return {line[1]: line.split(" s  ")[1] for line in result.out.splitlines() if line.startswith("[")}
+    said = result if isinstance(result, str) else result.out
+    return {line[1]: line.split(" s  ")[1] for line in said.splitlines() if line.startswith("[")}
 
 
 def wait_for(step, folder):
@@ -200,29 +200,9 @@ def test_a_failing_point_does_not_stop_the_sweep(study, tmp_path):
 
 # The study itself, in its smallest profile
 
-def smoke(folder, *words):
-    result = btc_hedge("run", "--profile", "smoke", "--out", OUT, *words, cwd=folder, process=True)
-    assert result.code == 0, result.out + result.err
-    metrics = json.loads((folder / OUT / "metrics.json").read_text())
-    assert {"unhedged", "bs_delta", "leland", "whalley_wilmott", "ppo"} <= metrics["delta_hedging"].keys()
-    assert {"unhedged", "rule_puts", "rule_delta", "ppo"} <= metrics["option_hedging"].keys()
-    assert {"symmetric", "inventory_skew", "avellaneda_stoikov", "glft"} <= metrics["market_making"].keys()
-    assert metrics["comparisons"] and all(c["low"] <= c["high"] for c in metrics["comparisons"])
-    for task in ("market_making", "delta_hedging", "option_hedging"):
-        for row in metrics[task].values():
-            assert {"mean", "std", "sharpe", "sortino", "skew", "kurtosis", "win_rate", "var95", "cvar95", "cvar99", "max_drawdown", "turnover", "cost"} <= row.keys()
-    return result, metrics
-
-
-@pytest.fixture(scope="module")
-def smoke_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("smoke")
-    return folder, *smoke(folder)
-
-
 def test_smoke_on_the_sample(smoke_run):
-    folder, result, _ = smoke_run
-    assert len(states(result)) == 7 and manifest(folder)["data"] == "synthetic sample"
+    folder, out, _ = smoke_run
+    assert len(states(out)) == 7 and manifest(folder)["data"] == "synthetic sample"
     used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])     # processor time: a busy computer is no reason to fail
     before = used()
     again, _ = smoke(folder)

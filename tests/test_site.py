@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
 
 import pytest
+from conftest import ROOT
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 SHAPES = {"wide": (1400, 1000), "phone": (390, 844)}
@@ -94,15 +95,6 @@ def requested(driver):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    from btc_hedge_rl.site import build_docs
-    started = sum(os.times()[:4])     # processor time, children's included: a busy computer is no reason to fail
-    out = build_docs(tmp_path_factory.mktemp("site") / "docs")
-    assert sum(os.times()[:4]) - started < 90, "building the site takes minutes"
-    return out
-
-
-@pytest.fixture(scope="module")
 def base(site):
     server, url = serve(site)
     yield url
@@ -120,19 +112,61 @@ def driver(tmp_path_factory):
     browser.quit()
 
 
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    "The script of axe-core, installed by npm into a folder that goes away."
+    npm = shutil.which("npm")
+    if not npm: return "npm is not installed"
+    folder = tmp_path_factory.mktemp("axe")
+    words = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), "axe-core@4"]
+    try: done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired: return "axe-core could not be installed in two minutes"
+    if done.returncode: return f"axe-core could not be installed: {done.stderr.strip()[-300:]}"
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+AUDIT = """
+const done = arguments[arguments.length - 1];
+axe.run(document, arguments[0]).then(r => done(r.violations.filter(v => ["serious", "critical"].includes(v.impact))
+  .map(v => `${v.impact}: ${v.help} (${v.nodes.length}, such as ${v.nodes[0].html.slice(0, 150)})`)), e => done([`axe failed: ${e}`]));"""
+
+
+def audit(driver, axe, dark):
+    "Serious barriers that axe-core finds on the page; in the dark only colours can differ."
+    driver.execute_script(axe)
+    options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": ["color-contrast"]} if dark else {})
+    return driver.execute_async_script(AUDIT, options)
+
+
+PRINTED = "return [...document.querySelectorAll('#quarto-header, #quarto-sidebar, #quarto-margin-sidebar')].filter(e => e.checkVisibility()).length"
+
+
+def look_at_print(driver):
+    "What is wrong with the page on A4: width beyond the paper, what is cut, navigation that is printed."
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    look, bars = driver.execute_async_script(LOOK), driver.execute_script(PRINTED)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": []})
+    return [look["overflow"], look["cut"], bars] if look["overflow"] > 0 or look["cut"] or bars else []
+
+
 @pytest.fixture(scope="module")
-def looks(site, base, driver):
-    """What the browser saw: (page, shape, dark) → findings."""
-    seen = {}
-    for name, (width, height) in SHAPES.items():
-        for dark in (False, True):
-            shape(driver, width, height, dark)
-            for page in pages_of(site):
-                driver.get(base + page)
+def looks(site, base, driver, axe):
+    """What the browser saw, (page, shape, dark) → findings: each page is opened twice, in light on a telephone and in the dark
+    on a screen, then turned into the other shape, audited and, once, printed."""
+    driver.set_script_timeout(120)
+    audited, seen = axe.startswith("/*"), {}
+    for page in pages_of(site):
+        for dark, shapes in ((False, ("phone", "wide")), (True, ("wide", "phone"))):
+            for name in shapes:
+                shape(driver, *SHAPES[name], dark)
+                if name == shapes[0]: driver.get(base + page)
                 found = driver.execute_async_script(LOOK)
+                if name == "wide" and audited: found["barriers"] = audit(driver, axe, dark)
                 found["requests"] = requested(driver)
                 found["console"] = [e["message"] for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
                 seen[page, name, dark] = found
+        seen[page, name, dark]["print"] = look_at_print(driver)
     return seen
 
 
@@ -246,13 +280,13 @@ def test_library_pages_show_every_public_name(site):
     import bs4
     import importlib
     missing, vague = [], []
-    for page in sorted((site / "api").rglob("*.html")):
-        path = page.relative_to(site / "api").with_suffix("").parts
-        if path[:-1] == path[-1:]: continue     # a chapter's door: what it passes on stands on the pages of its rooms
-        module, soup = importlib.import_module(".".join(("btc_hedge_rl", *path))), bs4.BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-        headings, code = {h.get_text(strip=True) for h in soup.select("main h3, main h4")}, "\n".join(c.get_text() for c in soup.select("main code"))
+    for file in sorted((ROOT / "btc_hedge_rl").rglob("[a-z]*.py")):
+        path = file.relative_to(ROOT / "btc_hedge_rl").with_suffix("")
+        page = (site / "api" / path).with_suffix(".html")
+        module, soup = importlib.import_module(".".join(("btc_hedge_rl", *path.parts))), bs4.BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        headings, code = {h.get_text(strip=True) for h in soup.select("main :is(h2, h3, h4)")}, "\n".join(c.get_text() for c in soup.select("main code"))
         missing += [f"{module.__name__}.{name}" for name in module.__all__ if name not in headings and not re.search(rf"^[\w, ]*\b{name}\b[\w, ]* = ", code, re.M)]
-        vague += [f"{page.stem}: {s.h3.get_text()}" for s in soup.select(".signature") if re.search(r"\(\s*\*args, \*\*kwargs\s*\)", s.get_text())]
+        vague += [f"{page.stem}: {s.select_one('h2, h3, h4').get_text()}" for s in soup.select(".signature") if re.search(r"\(\s*\*args, \*\*kwargs\s*\)", s.get_text())]
     assert (missing, vague) == ([], [])
 
 
@@ -271,50 +305,20 @@ def test_keyboard(driver, base):
     assert driver.execute_script("return [...document.querySelectorAll('main pre, main .table-box, main .math.display')].every(e => e.tabIndex === 0)")
 
 
-def test_print(driver, site, base):
+def test_print(looks):
     "On A4 nothing is cut and the navigation is gone."
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
-    found = {}
-    try:
-        for page in pages_of(site):
-            driver.get(base + page)
-            look = driver.execute_async_script(LOOK)
-            bars = driver.execute_script("return [...document.querySelectorAll('#quarto-header, #quarto-sidebar, #quarto-margin-sidebar')].filter(e => e.checkVisibility()).length")
-            if look["overflow"] > 0 or look["cut"] or bars: found[page] = look["overflow"], look["cut"], bars
-    finally: driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": []})
-    assert not found
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory):
-    "The script of axe-core, installed by npm into a folder that goes away."
-    npm = shutil.which("npm")
-    if not npm: pytest.skip("npm is not installed: the pages were not audited by axe-core")
-    folder = tmp_path_factory.mktemp("axe")
-    words = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), "axe-core@4"]
-    try: done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
-    except subprocess.TimeoutExpired: pytest.skip("axe-core could not be installed in two minutes: the pages were not audited")
-    if done.returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"axe-core could not be installed: {done.stderr.strip()[-300:]}")
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    printed = [key for key, found in looks.items() if "print" in found]
+    assert len(printed) == len({page for page, *_ in looks})
+    assert not wrong(looks, lambda f: f.get("print"))
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_no_serious_barrier(site, base, driver, axe, dark):
-    "The accessibility audit of axe-core, on every page; in the dark only colours can differ."
-    driver.set_script_timeout(120)
-    options = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast"]} if dark else {})
-    shape(driver, *SHAPES["wide"], dark)
-    found = {}
-    for page in pages_of(site):
-        driver.get(base + page)
-        driver.execute_script(axe)
-        found[page] = driver.execute_async_script("""
-            const done = arguments[arguments.length - 1];
-            axe.run(document, arguments[0]).then(r => done(r.violations.filter(v => ["serious", "critical"].includes(v.impact))
-              .map(v => `${v.impact}: ${v.help} (${v.nodes.length}, such as ${v.nodes[0].html.slice(0, 150)})`)), e => done([`axe failed: ${e}`]));""", options)
-    assert found and not {page: barriers for page, barriers in found.items() if barriers}
+def test_no_serious_barrier(looks, axe, dark):
+    "The accessibility audit of axe-core, on every page."
+    audited = {key: found for key, found in looks.items() if key[2] is dark and "barriers" in found}
+    if not audited: (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{axe}: the pages were not audited")
+    assert len(audited) == len({page for page, *_ in looks})
+    assert not wrong(audited, lambda f: f["barriers"])
 
 
 def take_shots(site, folder, only):

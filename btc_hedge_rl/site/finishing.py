@@ -21,6 +21,14 @@ def _drop_external(soup) -> None:
     for tag in soup.find_all(["script", "link"]):
         if _EXTERNAL.match(tag.get("src") or tag.get("href") or ""): tag.decompose()
 
+# %% ../../nbs/api/10_site/06_finishing.ipynb #2348a901
+def _formulas_of_tables(soup) -> None:
+    "Mark the TeX in the cells of printed tables as formulas."
+    for cell in soup.select(".cell-output td"):
+        text = cell.decode_contents()
+        marked = re.sub(r"\$([^$]*\\[^$]*)\$", r'<span class="math inline">\1</span>', text)
+        if marked != text: cell.replace_with(parse_html(str(cell).replace(text, marked)))
+
 # %% ../../nbs/api/10_site/06_finishing.ipynb #a08c7935
 def _typeset(soup) -> None:
     "Replace TeX by MathML; displayed formulas get a box that scrolls by finger and by keyboard."
@@ -85,6 +93,15 @@ def _box_tables(soup) -> None:
             if not corner.get_text(strip=True): corner.name = "td"
         box = {"class": "table-box", "tabindex": "0", "role": "group", "aria-label": "Table"}
         table.wrap(soup.new_tag("div", attrs=box))
+
+# %% ../../nbs/api/10_site/06_finishing.ipynb #b73b22ef
+def _step_headings(soup) -> None:
+    "Raise the headings above a page's first section by one level where the page would otherwise skip one."
+    headings = soup.select("main :is(h2, h3, h4, h5)")
+    if not headings or headings[0].name == "h2": return
+    for heading in headings:
+        if heading.name == "h2": return
+        heading.name = f"h{int(heading.name[1]) - 1}"
 
 # %% ../../nbs/api/10_site/06_finishing.ipynb #b75b6302
 def _mark_signatures(soup) -> None:
@@ -153,7 +170,8 @@ def finish(
 ) -> None:
     "Finish a rendered page in place."
     soup = parse_html(page.read_text(encoding="utf-8"))
-    for mend in (_drop_external, _typeset, _box_tables, _mark_signatures, _name_parts, _open_to_keyboards): mend(soup)
+    for mend in (_drop_external, _formulas_of_tables, _typeset, _step_headings, _box_tables, _mark_signatures,
+                 _name_parts, _open_to_keyboards): mend(soup)
     _unpack_pictures(soup, site, "../" * (len(page.relative_to(site).parts) - 1))
     page.write_text(str(soup), encoding="utf-8")
 
