@@ -20,7 +20,7 @@ OUT = "run"
 ROOT = Path(__file__).parent.parent
 BARS = Path(os.environ.get("BTC_BARS") or ROOT.parent / "shared" / "data" / "BTC_5m.csv")
 
-COSTLY = "looks lab quotes surface_fit eight".split()     # fixtures of half a minute and more, which a worker keeps to itself
+COSTLY = "looks smoke_run lab quotes eight".split()     # fixtures of half a minute and more, which a worker keeps to itself
 
 
 def pytest_sessionstart(session):
@@ -32,13 +32,14 @@ def pytest_sessionstart(session):
         batch.advance(np.zeros(2, int))
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)      # so that the groups are there when the workers' plugin reads them
 def pytest_collection_modifyitems(items):
     "Tests that share a costly fixture go to one worker; those that take minutes come first."
     for item in items:
         shared = [name for name in COSTLY if name in item.fixturenames]
         if shared: item.add_marker(pytest.mark.xdist_group(shared[0]))
-    items.sort(key=lambda item: "looks" not in item.fixturenames and "smoke" not in item.name)
+    items.sort(key=lambda item: ("looks" not in item.fixturenames, "smoke_run" not in item.fixturenames, "smoke" not in item.name))
+    return (yield)
 
 
 def once(tmp_path_factory, name, make):

@@ -27,7 +27,9 @@ def _formulas_of_tables(soup) -> None:
     for cell in soup.select(".cell-output td"):
         text = cell.decode_contents()
         marked = re.sub(r"\$([^$]*\\[^$]*)\$", r'<span class="math inline">\1</span>', text)
-        if marked != text: cell.replace_with(parse_html(str(cell).replace(text, marked)))
+        if marked == text: continue
+        cell.clear()
+        cell.append(parse_html(marked))
 
 # %% ../../nbs/api/10_site/06_finishing.ipynb #a08c7935
 def _typeset(soup) -> None:
