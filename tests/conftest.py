@@ -32,14 +32,17 @@ def pytest_sessionstart(session):
         batch.advance(np.zeros(2, int))
 
 
-@pytest.hookimpl(wrapper=True)      # so that the groups are there when the workers' plugin reads them
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(wrapper=True)      # the groups must be there when the workers' plugin reads them
+def pytest_collection_modifyitems(config, items):
     "Tests that share a costly fixture go to one worker; those that take minutes come first."
     for item in items:
         shared = [name for name in COSTLY if name in item.fixturenames]
         if shared: item.add_marker(pytest.mark.xdist_group(shared[0]))
     items.sort(key=lambda item: ("looks" not in item.fixturenames, "smoke_run" not in item.fixturenames, "smoke" not in item.name))
-    return (yield)
+    yield
+    grouped = [item for item in items if item.get_closest_marker("xdist_group")]
+    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError("pytest-xdist does not see the groups of tests: use the versions of constraints.txt.")
 
 
 def once(tmp_path_factory, name, make):

@@ -13,6 +13,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+from btc_hedge_rl.pipeline import package_hash
+
 NBS = ROOT / "nbs"
 API, RESEARCH, GUIDES = (sorted((NBS / folder).rglob("[0-9]*.ipynb")) for folder in ("api", "research", "guides"))
 ALL = sorted(p for p in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts))
@@ -64,13 +66,22 @@ FORK = multiprocessing.get_context("forkserver")     # imports what most noteboo
 FORK.set_forkserver_preload(["pandas", "scipy.stats", "scipy.optimize", "numba", "seaborn", "gymnasium", "nbdev.test"])
 
 
-def run_notebook(path, flags, log):
+@pytest.fixture(scope="session")
+def compiled():
+    """Where compiled cells are kept: by the package they call, because Numba finds those of IPython by their own source
+    alone, and would run what it compiled against another state of the kernels they inline."""
+    folder = ROOT / ".pytest_cache" / "cells" / package_hash()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def run_notebook(path, flags, compiled, log):
     "Run the cells of a notebook in this process, which prints into `log` and ends with 0 if all passed."
     with open(log, "w") as file:
         for stream in (1, 2): os.dup2(file.fileno(), stream)
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ["PYTHONPATH"], os.environ["XDG_CACHE_HOME"] = str(ROOT), str(compiled)
     os.environ.pop("IN_TEST", None)
     from nbdev.test import test_nb
     passed, _ = test_nb(path, skip_flags=flags, basepath=ROOT)
@@ -78,13 +89,14 @@ def run_notebook(path, flags, log):
 
 
 @pytest.mark.parametrize("path", API + GUIDES + [p for p in ALL if p.name == "index.ipynb"], ids=name)
-def test_notebook_passes_its_own_tests(path, tmp_path):
+def test_notebook_passes_its_own_tests(path, compiled, tmp_path):
     settings = configparser.ConfigParser(delimiters=["="])
     settings.read(ROOT / "settings.ini")
-    process = FORK.Process(target=run_notebook, args=(path, settings["DEFAULT"]["tst_flags"].split(), tmp_path / "log"))
+    flags, log = settings["DEFAULT"]["tst_flags"].split(), tmp_path / "log"
+    process = FORK.Process(target=run_notebook, args=(path, flags, compiled, log))
     process.start()
     process.join()
-    assert process.exitcode == 0, (tmp_path / "log").read_text()[-6000:]
+    assert process.exitcode == 0, log.read_text()[-6000:]
 
 
 def module_of(path):
