@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['LEARNERS', 'fingerprint', 'save_played', 'load_played', 'keep_task', 'KeptTasks', 'Teaching', 'walk_plan',
-           'WalkRequest', 'walk_manifest', 'save_walk', 'run_walk', 'walk_text']
+           'WalkRequest', 'walk_manifest', 'save_walk', 'run_walk', 'walk_text', 'usual_days', 'StudyWalk']
 
-# %% ../../nbs/api/09_pipeline/13_walks.ipynb #565326ca
+# %% ../../nbs/api/09_pipeline/13_walks.ipynb #ad9f2a19
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +182,7 @@ def save_walk(
     plt.close(fig)
     return record
 
-# %% ../../nbs/api/09_pipeline/13_walks.ipynb #95c0cbed
+# %% ../../nbs/api/09_pipeline/13_walks.ipynb #555b70fc
 def run_walk(
     bars: pd.DataFrame,
     out: str | Path,  # Folder of the walk; the same command continues
@@ -191,10 +191,10 @@ def run_walk(
 ):  # WalkForward
     "Walk through the bars, spread over processes, and write everything into a folder."
     from time import monotonic
-    from btc_hedge_rl.backtest import Plan, walk_forward
-    from dataclasses import replace
+    from btc_hedge_rl.backtest import Plan, folds_of, walk_forward
     check_workers(request.workers)
     request, folder = replace(request, plan=request.plan or Plan()), Path(os.path.abspath(out))
+    folds_of(bars.index, request.train_days, request.test_days)      # refused before anything is written
     if folder.exists() and not folder.is_dir(): raise InputError(f"{folder}: is a file; choose another --out.")
     started, spread = monotonic(), KeptTasks(folder / "tasks", request.workers, request.scheduler, progress=True)
     with locked(folder):
@@ -219,3 +219,28 @@ def walk_text(
     compared = pd.DataFrame(record["comparisons"])
     if len(compared): lines += ["", "Learners less rules, 95 % intervals", compared.round(1).to_string(index=False)]
     return "\n".join([*lines, "", stops_sentence(walk)])
+
+# %% ../../nbs/api/09_pipeline/13_walks.ipynb #793ec5b1
+def usual_days(
+    days: float,  # That the bars cover
+) -> tuple[float, float]:  # Known at each stop, and between stops
+    "Half a year known and a quarter between stops; less where the bars are few."
+    known = min(180., .6 * days)
+    return known, min(90., max(7., (days - known - 14) / 2))
+
+# %% ../../nbs/api/09_pipeline/13_walks.ipynb #02d21f67
+@dataclass(frozen=True)
+class StudyWalk:
+    "What the study asks of a walk."
+    train_days: float = 0.  # Known at each stop; 0 for the usual
+    test_days: float = 0.  # Between stops; 0 for the usual
+    last: int = 0  # Only so many last stops; 0 for all
+    workers: int = 0
+
+    def on(self, bars: pd.DataFrame, plan, folder: str | Path):  # WalkForward, or None; and why there is none
+        "Walk through the bars, tasks kept in a folder."
+        from btc_hedge_rl.backtest import walk_forward
+        known, between = usual_days((bars.index[-1] - bars.index[0]) / pd.Timedelta(days=1))
+        days, spread = (self.train_days or known, self.test_days or between), KeptTasks(folder, self.workers)
+        try: return walk_forward(bars, *days, plan, spread, self.last), ""
+        except InputError as error: return None, str(error)
