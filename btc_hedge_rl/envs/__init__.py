@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "rewards": ["StepReward", "Quadratic", "MeanVariance", "StepEntropic", "Tail", "STEP_REWARDS", "BookReward"],
     "features": ["Feature", "DELTA_FEATURES", "look", "delta_features", "net_gamma", "OPTION_FEATURES",
         "option_features", "n_numbers"],
-    "actions": ["RatioAction", "BandAction", "FreeBand", "ACTIONS"],
+    "actions": ["RatioAction", "BandAction", "FreeBand", "RuleBand", "ACTIONS"],
     "tasks": ["Task", "DeltaTask", "OptionTask", "flat_cost", "TASKS", "as_task", "task_from_dict"],
     "episodes": ["HedgingBatch", "check_batch", "Episodes", "run_episodes"],
     "lanes": ["LANES", "COMPILED", "KEPT", "PASSING", "BLOCK", "new_lanes", "named", "clip", "exp_lane",
