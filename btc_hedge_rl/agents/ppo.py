@@ -6,6 +6,7 @@
 __all__ = ['LONG', 'PPO_SETTINGS', 'PPOSettings', 'ppo_settings', 'decisions_an_action', 'Watch', 'mean_reward', 'train_ppo']
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #3919a831
+import os
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from math import gcd
@@ -135,14 +136,15 @@ def train_ppo(
     start: PolicyHedger | None = None,  # Continue from this hedger
     checkpoints=None,  # Folder that receives the policy each time it is judged, as `step_N`
     progress: bool = True,  # Show a progress bar
-    tensorboard: str | None = None,  # Folder of TensorBoard logs
+    tensorboard: str | None = None,  # Folder of TensorBoard logs; that of BTC_HEDGE_TENSORBOARD without it
 ) -> PolicyHedger:  # Trained hedger
     "Train a PPO hedger; the same seed gives the same policy whatever the threads."
     task = training_task(task)
     if timesteps < 1: raise InputError(f"timesteps is {timesteps}: it must be at least 1.")
     settings = settings or ppo_settings(task, timesteps)
     with one_thread():
-        agent = _learner(task, paths, settings, benchmark, seed, tensorboard)
+        logs = tensorboard or os.environ.get("BTC_HEDGE_TENSORBOARD") or None
+        agent = _learner(task, paths, settings, benchmark, seed, logs)
         if start is not None: agent.policy.load_state_dict(start.policy.state_dict())
         keep = _keeper(agent, task, paths, settings, seed)
         judge = None if validation is None else mean_reward(task, validation)

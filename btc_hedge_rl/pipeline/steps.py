@@ -197,12 +197,15 @@ def execute_step(
             run.save()
 
 # %% ../../nbs/api/09_pipeline/07_steps.ipynb #a6d58494
-def _is_outdated(run: Run, notebook: Path, settled: dict[str, str]) -> bool:
-    "Whether a step that was done will have to be done again, whatever the steps before it still write."
+def _outdated_by(run: Run, notebook: Path, settled: dict[str, str], moved: set[str]) -> str:
+    "Why a step that was done has to be done again whatever is still to come: `code`, `request`, or nothing."
     record = run.steps.get(notebook.stem, {})
-    if record.get("status") != "done": return False
-    changed = any(record["inputs"].get(k) != h for k, h in step_inputs(run, notebook).items())
-    return changed or any(settled.get(k, h) != h for files in record["reads"].values() for k, h in files.items())
+    if record.get("status") != "done": return ""
+    changed = {k for k, h in step_inputs(run, notebook).items() if record["inputs"].get(k) != h}
+    read = {k: h for files in record["reads"].values() for k, h in files.items()}
+    if changed & {"parameters", "data"} or any(k in moved or settled.get(k, h) != h for k, h in read.items()):
+        return "request"
+    return "code" if changed else ""
 
 # %% ../../nbs/api/09_pipeline/07_steps.ipynb #592ed197
 def retire_outdated(
@@ -211,9 +214,13 @@ def retire_outdated(
 ) -> None:
     "Delete the artifacts of later steps that belong to another request; the manifest says so first."
     if not notebooks: return
-    settled = run.owned(notebooks[0].stem)
-    outdated = [notebook.stem for notebook in notebooks if _is_outdated(run, notebook, settled)]
-    for step in outdated: run.steps[step] |= {"status": "outdated", "artifacts": {}}
+    settled, moved, outdated = run.owned(notebooks[0].stem), set(), []
+    for notebook in notebooks:
+        if not (why := _outdated_by(run, notebook, settled, moved)): continue
+        record = run.steps[notebook.stem]
+        if why == "request": moved |= set(record["artifacts"])
+        outdated.append(notebook.stem)
+        record |= {"status": "outdated", "artifacts": {}}
     if not outdated: return
     (run.folder / "metrics.json").unlink(missing_ok=True)
     run.save()
