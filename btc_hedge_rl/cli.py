@@ -19,8 +19,8 @@ from typer.exceptions import TyperException
 from .ground import InputError, atomic_path
 
 # %% ../nbs/api/11_cli.ipynb #b9fc2905
-CODES = ("Exit codes: 0 done; 1 a step or a point failed, the last line on standard error says which; 2 the request was "
-         "wrong and nothing was written; 130 stopped. The same command continues.")
+CODES = ("Exit codes: 0 done; 1 a step or a point failed, the last line on standard error says which; 2 the request "
+         "was wrong and nothing was written; 130 stopped. The same command continues.")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Does reinforcement learning hedge Bitcoin better than the classical rules? "
                        "Research and education only.", epilog=CODES)
@@ -49,7 +49,8 @@ def _check_text(arguments: list[str]) -> None:
     "Refuse arguments that are not UTF-8."
     for word in arguments:
         try: word.encode()
-        except UnicodeEncodeError: raise InputError(f"{ascii(word)}: is not UTF-8 text; rename what it names.") from None
+        except UnicodeEncodeError:
+            raise InputError(f"{ascii(word)}: is not UTF-8 text; rename what it names.") from None
 
 # %% ../nbs/api/11_cli.ipynb #df735bc3
 def main(

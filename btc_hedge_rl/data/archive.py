@@ -66,10 +66,11 @@ def _session() -> requests.Session:
         session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=again))
     return session
 
-# %% ../../nbs/api/01_data/12_archive.ipynb #24ab5d31
+# %% ../../nbs/api/01_data/12_archive.ipynb #a70c51d2
 class TooSlow(OSError):
     "A server that answers, but not in bearable time."
 
+# %% ../../nbs/api/01_data/12_archive.ipynb #24ab5d31
 def _within(
     seconds: float,  # Deadline
     ask,  # What to do, without arguments

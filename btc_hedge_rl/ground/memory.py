@@ -42,7 +42,8 @@ def check_memory(
     "Refuse what does not fit into nine tenths of the free memory."
     need, free = 8. * numbers, free_memory()
     if need > .9 * free:
-        raise InputError(f"{what} needs {need / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free; {remedy}.")
+        gib = f"{need / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free"
+        raise InputError(f"{what} needs {gib}; {remedy}.")
 
 # %% ../../nbs/api/00_ground/09_memory.ipynb #96d4256d
 def check_whole(

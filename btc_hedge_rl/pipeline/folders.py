@@ -91,7 +91,7 @@ def artifact_hashes(
     files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     for name in files:
         if not name.isprintable():
-            raise InputError(f"artifacts/{ascii(name)[1:-1]}: a file's name must be printable text; delete or rename it.")
+            raise InputError(f"artifacts/{ascii(name)[1:-1]}: a file's name must be printable text; delete it.")
     return {name: sha256(path) for name, path in files.items()}
 
 # %% ../../nbs/api/09_pipeline/05_folders.ipynb #74ab686f

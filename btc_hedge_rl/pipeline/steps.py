@@ -108,7 +108,7 @@ def reason_to_run(
     "Why a step has to be executed."
     record = run.steps.get(notebook.stem)
     if record is None: return "new"
-    said = {"running": "was interrupted", "failed": "failed before", "outdated": "its artifacts were of another request"}
+    said = {"running": "was interrupted", "failed": "failed before", "outdated": "another request was begun"}
     changed, status = _changed_inputs(run, notebook, record), record["status"]
     sentence = f"changed: {'; '.join(changed)}" if changed else ""
     if status != "done": return sentence if changed and status == "outdated" else said.get(status, status)

@@ -105,6 +105,7 @@ def open_run(
     changed = {s: {n: v for n, v in given.items() if v != declared[s][n].default} for s, given in values.items()}
     path, repair = data.get("path", ""), data.get("repair", "")
     run = Run(folder, notebooks, values, accepts, path, manifest, fixed, changed, repair, data.get("max_invented", .01))
+    run.artifacts.mkdir(parents=True, exist_ok=True)
     run.save()
     return run
 
@@ -185,6 +186,7 @@ def _finish(run: Run, show: str) -> dict:
         if show == "text": print(todo)
     else: run.manifest["metrics_sha256"] = sha256(write_json(run.folder / "metrics.json", collect_metrics(run.folder)))
     run.save()
+    run.log(f"the run is {run.manifest['status']}")
     return {} if stale else read_json(run.folder / "metrics.json")
 
 # %% ../../nbs/api/09_pipeline/09_study.ipynb #c586065b
@@ -200,7 +202,8 @@ def _asked(run: Run, from_step: str, only_step: str, force: bool) -> str:
 def check_timeout(
     seconds: float,  # For each notebook
 ) -> None:
-    if not 0 < seconds <= 1e8: raise InputError(f"{seconds:g}: the time limit of a notebook must lie in 0 … 1e8 seconds.")
+    if not 0 < seconds <= 1e8:
+        raise InputError(f"{seconds:g}: the time limit of a notebook must lie in 0 … 1e8 seconds.")
 
 # %% ../../nbs/api/09_pipeline/09_study.ipynb #f52b6593
 def _check_request(folder: Path, steps: list[Path], from_step: str, only_step: str, timeout: float) -> None:
@@ -237,10 +240,8 @@ def run_study(
     _check_request(folder, steps, from_step, only_step, timeout)
     with locked(folder):
         run = open_run(folder, steps, declared, values, Path(profile).stem, bars)
-        run.artifacts.mkdir(exist_ok=True)
         run.log(f"asked for: {_asked(run, from_step, only_step, force)}")
         _execute_all(run, _plan(run, from_step, only_step, force), timeout, show)
         metrics = _finish(run, show)
-        run.log(f"the run is {run.manifest['status']}")
     if metrics and show == "text": print(metrics_table(metrics))
     return folder

@@ -283,7 +283,8 @@ def write_sweep(
         with atomic_path(folder / "sweep.png") as temporary: plot_sweep(table, next(iter(points[0]))).savefig(temporary)
         plt.close()
     if failed:
-        raise StepFailed(f"{len(failed)} of {len(points)} points failed; the same command continues.", "\n".join(failed))
+        how_many = f"{len(failed)} of {len(points)} points failed; the same command continues."
+        raise StepFailed(how_many, "\n".join(failed))
     return table
 
 # %% ../../nbs/api/09_pipeline/11_sweeps.ipynb #e418285b

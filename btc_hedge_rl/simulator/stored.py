@@ -73,8 +73,8 @@ def open(cls: StoredPaths, folder) -> StoredPaths:
 # %% ../../nbs/api/02_simulator/14_stored.ipynb #f29056a2
 def _made_by() -> dict:
     "What fixes the bits of simulated paths besides the request."
-    libraries = versions()
-    return {"package": package_hash(), "numba": libraries["numba"], "numpy": libraries["numpy"], "processor": processor()}
+    libraries = {name: version for name, version in versions().items() if name in ("numpy", "numba")}
+    return {"package": package_hash(), "processor": processor()} | libraries
 
 # %% ../../nbs/api/02_simulator/14_stored.ipynb #2261f0dc
 def _unlike(index, plan: dict) -> str:

@@ -211,7 +211,7 @@ def make_market(
         raise InputError(f"make_market: stop_loss is {stop_loss!r}; it must be positive, or None.")
     bars, fill = ohlc(paths), as_fills(fills, intensity).rule()
     check_whole("seed", seed)
-    check_memory(3 * bars.close.size, f"a market maker's history of {bars.close.shape[0]:,} paths", "play fewer at a time")
+    check_memory(3 * bars.close.size, f"a maker's history of {bars.close.shape[0]:,} paths", "play fewer at a time")
     venue = charged(perpetual, maker_fee, taker_fee, funding)
     price = bars.close[:, 0]
     levels, which = np.unique(price, return_inverse=True)
