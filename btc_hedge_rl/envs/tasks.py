@@ -16,8 +16,10 @@ from fastcore.basics import patch
 
 from ..ground import BP, InputError, fits, from_record, to_record
 from ..market import FILLS, CandleFills, FillModel, OptionMarket, OptionUniverse, Perpetual, as_fills
-from ..strategies import QUOTERS, HoldOptions, InventorySkew, Quoter, RuleDelta, Unhedged, maker_from_dict
-from .actions import ACTIONS, BandAction, FreeBand, RatioAction
+from ..strategies import (
+    QUOTERS, Band, Constant, HoldOptions, InventorySkew, JumpLaw, QuotedVol, Quoter, RaisedVol, RuleDelta, TrailingVol,
+    TunedVol, Unhedged, VarianceOptimal, WhalleyWilmottWidth, ZakamoulineWidth, maker_from_dict)
+from .actions import ACTIONS, BandAction, FreeBand, RatioAction, RuleBand
 from .features import DELTA_FEATURES, OPTION_FEATURES, look, n_numbers
 from .objectives import CVaR, Entropic, MeanStd, Mixture, Objective
 from .rewards import BookReward, MeanVariance, Quadratic, StepEntropic, StepReward, STEP_REWARDS, Tail
@@ -46,7 +48,7 @@ class DeltaTask(Task):
     vol: float | None = None  # Pricing volatility; that of the paths' model by default
     moneyness: float = 1.0  # Strike over spot at listing
     decision_bars: int = 1  # Bars between decisions
-    action: RatioAction | BandAction | FreeBand = RatioAction()  # What an agent says
+    action: RatioAction | BandAction | FreeBand | RuleBand = RatioAction()  # What an agent says
     reward: StepReward = Quadratic()  # What a step is worth to a learner
     relative: bool = False  # Rewards less those of holding the exact delta for nothing
     objective: Objective = CVaR()  # What rules are tuned and all are judged by
@@ -191,7 +193,8 @@ def _delta_settings(
         action = _chosen(ACTIONS, given.pop("action", task.action), "action")
         known = task.action if isinstance(action, type) else action
         aversion = float(given.pop("risk_aversion", known.risk_aversion))
-        given["action"] = action(aversion) if isinstance(action, type) else replace(action, risk_aversion=aversion)
+        new = isinstance(action, type)
+        given["action"] = action(risk_aversion=aversion) if new else replace(action, risk_aversion=aversion)
     numbers = {short: given.pop(word) for word, short in _REWARD_WORDS.items() if word in given}
     if numbers or "reward" in given:
         reward = _chosen(STEP_REWARDS, given.pop("reward", task.reward), "reward")
@@ -242,6 +245,9 @@ def as_task(
 _KINDS = {kind.__name__: kind for kind in (
     Perpetual, OptionMarket, RatioAction, BandAction, FreeBand, Quadratic, MeanVariance, StepEntropic, Tail,
     BookReward, CVaR, MeanStd, Entropic, Mixture)}
+_KINDS |= {kind.__name__: kind for kind in (
+    RuleBand, Band, QuotedVol, TunedVol, TrailingVol, RaisedVol, VarianceOptimal, JumpLaw, Constant,
+    WhalleyWilmottWidth, ZakamoulineWidth)}
 _KINDS |= {kind.__name__: maker_from_dict for kind in QUOTERS.values()}
 _KINDS |= {kind.__name__: FillModel.from_dict for kind in FILLS.values()}
 
