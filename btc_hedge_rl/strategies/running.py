@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numba import njit, prange
 
-from ..ground import BARS_PER_DAY, InputError, stream
+from ..ground import BARS_PER_DAY, InputError, check_memory, check_whole, stream
 from ..market import (CandleFills, FillModel, FillRule, Perpetual, Trades, TradingTerms, as_fills, trades_in_bar,
                                  trading_cost)
 from .makers import Quoter
@@ -210,6 +210,8 @@ def make_market(
     if stop_loss is not None and not stop_loss > 0:
         raise InputError(f"make_market: stop_loss is {stop_loss!r}; it must be positive, or None.")
     bars, fill = ohlc(paths), as_fills(fills, intensity).rule()
+    check_whole("seed", seed)
+    check_memory(3 * bars.close.size, f"a maker's history of {bars.close.shape[0]:,} paths", "play fewer at a time")
     venue = charged(perpetual, maker_fee, taker_fee, funding)
     price = bars.close[:, 0]
     levels, which = np.unique(price, return_inverse=True)
