@@ -34,7 +34,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "walking": ["Fold", "folds_of", "windows_after", "TunedRule", "GridRule", "Plan", "prepare", "trailing_vol",
         "PLAYED", "play_at", "Stop", "play_fold", "in_turn", "WalkForward", "gathered", "stops_record",
         "walk_forward"],
-    "rehearsal": ["Rehearsal", "KEEP", "rehearse", "market_states", "walk_band", "rehearsed"],
+    "rehearsal": ["Rehearsal", "KEEP", "rehearse", "market_states", "Course", "course", "walk_band",
+                  "rehearsed"],
     "rule_tuning": ["TunedBand", "POINTS", "grid_of", "whole_numbers", "at_edges", "tune_rule", "tune_families",
         "families_table"],
 })
