@@ -66,6 +66,7 @@ class Course(NamedTuple):
     local_vol: np.ndarray  # (n, decisions + 1) annualised
     due: np.ndarray  # (n, decisions) funding within each interval, USD per BTC held
 
+# %% ../../nbs/api/08_backtest/16_rehearsal.ipynb #d4695e8b
 def course(
     rehearsal: Rehearsal,
     close: np.ndarray,  # (n, n_steps + 1)

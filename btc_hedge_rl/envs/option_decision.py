@@ -290,20 +290,6 @@ def _less(net, change, held, lot, room):
     sell = (abs(net) - abs(net - change)) / lot if held - lot >= -room - 1e-9 else -1.0
     return buy, sell
 
-# %% ../../nbs/api/06_envs/10_option_decision.ipynb #0a2d4b8b
-@njit(inline="always", **COMPILED)
-def _see_contracts(i, book, net, gamma, seen, first):
-    "What is held of each option, and from column `first` on what buying or selling a lot does to net delta and gamma."
-    chain, lot, room, spot = book.chain, book.terms[0].lot, book.terms[0].room, book.now[i].spot
-    bent = first + (len(seen) - first) // 2
-    seen[first] = seen[bent] = 0
-    for c in range(chain.positions.shape[1]):
-        held, delta, bend = chain.positions[i, c], lot * chain.delta[i, c], lot * chain.gamma[i, c]
-        seen[13 + c] = held / room
-        seen[first + 1 + 2 * c], seen[first + 2 + 2 * c] = _less(net, delta, held, lot, room)
-        seen[bent + 1 + 2 * c] = (abs(gamma) - abs(gamma + bend)) * spot * .05 / lot
-        seen[bent + 2 + 2 * c] = (abs(gamma) - abs(gamma - bend)) * spot * .05 / lot
-
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #5f315273
 @njit(inline="always", **COMPILED)
 def _see_perpetual(i, book, net, seen):
@@ -318,3 +304,17 @@ def _see_perpetual(i, book, net, seen):
     seen[first + choices - 2], seen[first + choices - 1] = _less(net, lot, a.hedge, lot, terms.room)
     seen[first + 2 * choices - 2] = seen[first + 2 * choices - 1] = 0
     return first
+
+# %% ../../nbs/api/06_envs/10_option_decision.ipynb #0a2d4b8b
+@njit(inline="always", **COMPILED)
+def _see_contracts(i, book, net, gamma, seen, first):
+    "What is held of each option, and from column `first` on what buying or selling a lot does to net delta and gamma."
+    chain, lot, room, spot = book.chain, book.terms[0].lot, book.terms[0].room, book.now[i].spot
+    bent = first + (len(seen) - first) // 2
+    seen[first] = seen[bent] = 0
+    for c in range(chain.positions.shape[1]):
+        held, delta, bend = chain.positions[i, c], lot * chain.delta[i, c], lot * chain.gamma[i, c]
+        seen[13 + c] = held / room
+        seen[first + 1 + 2 * c], seen[first + 2 + 2 * c] = _less(net, delta, held, lot, room)
+        seen[bent + 1 + 2 * c] = (abs(gamma) - abs(gamma + bend)) * spot * .05 / lot
+        seen[bent + 2 + 2 * c] = (abs(gamma) - abs(gamma - bend)) * spot * .05 / lot

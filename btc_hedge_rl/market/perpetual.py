@@ -160,6 +160,12 @@ def from_dict(
     return cls(**known_fields(cls, fields))
 
 # %% ../../nbs/api/04_market/06_perpetual.ipynb #a2e581bb
+@vectorize(cache=True)
+def _accepted(lot, smallest, quantity, price):
+    "`accepted`, for arrays."
+    return accepted(TradingTerms(0.0, 0.0, 0.0, 1.0, 0.0, lot, smallest), quantity, price)
+
+# %% ../../nbs/api/04_market/06_perpetual.ipynb #aa68d139
 @patch
 def order(
     self: Perpetual,
@@ -168,11 +174,6 @@ def order(
 ) -> np.ndarray:  # BTC that can be ordered, never more than wanted
     "The nearest order towards zero that the exchange accepts."
     return _accepted(self.lot, self.smallest, np.asarray(quantity, float), mid)[()]
-
-@vectorize(cache=True)
-def _accepted(lot, smallest, quantity, price):
-    "`accepted`, for arrays."
-    return accepted(TradingTerms(0.0, 0.0, 0.0, 1.0, 0.0, lot, smallest), quantity, price)
 
 # %% ../../nbs/api/04_market/06_perpetual.ipynb #8ec9f70e
 @patch

@@ -114,6 +114,7 @@ class Beside(NamedTuple):
     rates: np.ndarray  # Fractions that longs pay every 8 hours; no columns where nothing is paid
     vols: np.ndarray  # Annualised local volatility at each close; a single column where nobody asks
 
+# %% ../../nbs/api/05_strategies/05_running.ipynb #7e14e898
 def beside(
     perpetual: Perpetual,
     close: np.ndarray,  # (n_paths, n_steps + 1)
