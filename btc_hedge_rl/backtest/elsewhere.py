@@ -24,7 +24,7 @@ def market_gaps(
     "Learners against rules, market by market."
     gaps = []
     for market, result in results.items():
-        pairs = [(a, b) for a in firsts for b in seconds if {a, b} <= set(result.samples)]
+        pairs = [(a, b) for a in firsts for b in seconds if a != b and {a, b} <= set(result.samples)]
         for c in (compare(result, a, b, m) for a, b in pairs for m in metrics):
             told = {k: getattr(c, k) for k in ("first", "second", "metric", "difference", "low", "high")}
             share = c.difference / result.metrics.loc[c.second, c.metric]

@@ -16,9 +16,11 @@ from fastcore.basics import patch
 
 from ..ground import BP, InputError, fits, from_record, to_record
 from ..market import FILLS, CandleFills, FillModel, OptionMarket, OptionUniverse, Perpetual, as_fills
-from ..strategies import QUOTERS, HoldOptions, InventorySkew, Quoter, RuleDelta, Unhedged, maker_from_dict
-from .actions import ACTIONS, BandAction, FreeBand, RatioAction
-from .features import DELTA_FEATURES, HEDGED_FEATURES, OPTION_FEATURES, look, n_numbers
+from ..strategies import (
+    QUOTERS, Band, Constant, HoldOptions, InventorySkew, JumpLaw, QuotedVol, Quoter, RaisedVol, RuleDelta, TrailingVol,
+    TunedVol, Unhedged, VarianceOptimal, WhalleyWilmottWidth, ZakamoulineWidth, maker_from_dict)
+from .actions import ACTIONS, BandAction, FreeBand, RatioAction, RuleBand
+from .features import DELTA_FEATURES, OPTION_FEATURES, look, n_numbers
 from .objectives import CVaR, Entropic, MeanStd, Mixture, Objective
 from .rewards import BookReward, MeanVariance, Quadratic, StepEntropic, StepReward, STEP_REWARDS, Tail
 
@@ -46,7 +48,7 @@ class DeltaTask(Task):
     vol: float | None = None  # Pricing volatility; that of the paths' model by default
     moneyness: float = 1.0  # Strike over spot at listing
     decision_bars: int = 1  # Bars between decisions
-    action: RatioAction | BandAction | FreeBand = RatioAction()  # What an agent says
+    action: RatioAction | BandAction | FreeBand | RuleBand = RatioAction()  # What an agent says
     reward: StepReward = Quadratic()  # What a step is worth to a learner
     relative: bool = False  # Rewards less those of holding the exact delta for nothing
     objective: Objective = CVaR()  # What rules are tuned and all are judged by
@@ -102,8 +104,7 @@ class OptionTask(Task):
     fills: FillModel = CandleFills()  # When its quotes are hit
     market: OptionMarket | None = None  # Surface, contracts and costs; at the volatility of the paths' model by default
     cost: tuple | None = None  # Cost schedule (a, b, c) of an option trade; the market's by default
-    perpetual: Perpetual = Perpetual.flat(5e-4)  # Fees and funding of the maker, and of the hedge
-    trade_perpetual: bool = False  # Whether the perpetual may be traded beside the options
+    perpetual: Perpetual = Perpetual.flat(5e-4)  # Fees and funding of the maker
     lot: float = 2.0  # BTC a trade
     max_lots: int = 10  # Limit per contract
     decision_bars: int = 12  # Bars between decisions
@@ -115,6 +116,7 @@ class OptionTask(Task):
     title: ClassVar[str] = "Option hedging"
     unit: ClassVar[str] = "initial spots"
     per_unit: ClassVar[float] = 1.
+    features: ClassVar[tuple] = OPTION_FEATURES
     contract: ClassVar[str] = "market maker's inventory"
 
     def __post_init__(self):
@@ -132,13 +134,7 @@ def universe(self: OptionTask) -> OptionUniverse:
 @patch(as_prop=True)
 def action_space(self: OptionTask) -> gym.Space:
     "Do nothing, or buy or sell one lot of one contract."
-    return gym.spaces.Discrete(1 + 2 * (len(self.universe) + self.trade_perpetual))
-
-# %% ../../nbs/api/06_envs/05_tasks.ipynb #d3c9a5ed
-@patch(as_prop=True)
-def features(self: OptionTask) -> tuple:
-    "What an agent sees."
-    return HEDGED_FEATURES if self.trade_perpetual else OPTION_FEATURES
+    return gym.spaces.Discrete(1 + 2 * len(self.universe))
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #1afee2b6
 @patch
@@ -197,7 +193,8 @@ def _delta_settings(
         action = _chosen(ACTIONS, given.pop("action", task.action), "action")
         known = task.action if isinstance(action, type) else action
         aversion = float(given.pop("risk_aversion", known.risk_aversion))
-        given["action"] = action(aversion) if isinstance(action, type) else replace(action, risk_aversion=aversion)
+        new = isinstance(action, type)
+        given["action"] = action(risk_aversion=aversion) if new else replace(action, risk_aversion=aversion)
     numbers = {short: given.pop(word) for word, short in _REWARD_WORDS.items() if word in given}
     if numbers or "reward" in given:
         reward = _chosen(STEP_REWARDS, given.pop("reward", task.reward), "reward")
@@ -248,6 +245,9 @@ def as_task(
 _KINDS = {kind.__name__: kind for kind in (
     Perpetual, OptionMarket, RatioAction, BandAction, FreeBand, Quadratic, MeanVariance, StepEntropic, Tail,
     BookReward, CVaR, MeanStd, Entropic, Mixture)}
+_KINDS |= {kind.__name__: kind for kind in (
+    RuleBand, Band, QuotedVol, TunedVol, TrailingVol, RaisedVol, VarianceOptimal, JumpLaw, Constant,
+    WhalleyWilmottWidth, ZakamoulineWidth)}
 _KINDS |= {kind.__name__: maker_from_dict for kind in QUOTERS.values()}
 _KINDS |= {kind.__name__: FillModel.from_dict for kind in FILLS.values()}
 

@@ -15,7 +15,7 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 # %% ../../nbs/api/00_ground/04_figures.ipynb #604c9d90
 STRATEGY_COLOURS = {
     "unhedged": "#7A7A7A", "bs_delta": "#0072B2", "leland": "#56B4E9", "whalley_wilmott": "#009E73",
-    "constant_band": "#E69F00", "own_vol": "#332288",
+    "constant_band": "#E69F00", "best_rule": "#000000", "trailing_band": "#44AA99",
     "ppo": "#D55E00", "pathwise": "#332288", "ppo_start": "#CC79A7",
     "rule_puts": "#56B4E9", "rule_delta": "#009E73",
     "symmetric": "#7A7A7A", "inventory_skew": "#0072B2", "avellaneda_stoikov": "#009E73", "glft": "#E69F00",
@@ -25,7 +25,9 @@ STRATEGY_COLOURS = {
 STRATEGY_NAMES = {
     "unhedged": "Unhedged", "bs_delta": "Black–Scholes delta", "leland": "Leland",
     "whalley_wilmott": "Whalley–Wilmott band", "constant_band": "Constant band",
-    "own_vol": "Band at a tuned volatility",
+    "best_rule": "Best tuned rule", "trailing_band": "Band at a trailing volatility",
+    "tuned_band": "Constant band at a tuned volatility", "every_k_bars": "Delta every few bars",
+    "zakamouline": "Zakamouline band", "jump_band": "Variance-optimal band",
     "ppo": "PPO", "pathwise": "Pathwise network", "ppo_start": "PPO before training",
     "rule_puts": "Buy 1-day ATM options", "rule_delta": "Greedy delta rule",
     "symmetric": "Symmetric", "inventory_skew": "Inventory skew", "avellaneda_stoikov": "Avellaneda–Stoikov",

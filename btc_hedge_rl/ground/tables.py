@@ -19,8 +19,9 @@ METRIC_NAMES = {
     "sharpe": "Sharpe", "sortino": "Sortino", "win_rate": "win rate", "var95": "VaR95", "cvar90": "CVaR90",
     "cvar95": "CVaR95", "cvar99": "CVaR99", "risk_cost": "−mean + 1.5 std", "max_drawdown": "largest fall",
     "half_life": "half-life, h", "break_even_fee_bp": "break-even fee, bp", "low": "low", "high": "high"}
-TASK_NAMES = {"clustered_vol": "clustered volatility", "implied_low": "implied volatility too low",
-              "implied_high": "implied volatility too high", "trained_there": "PPO trained there",
+TASK_NAMES = {"qed-hawkes": "calibrated market", "stochastic-vol": "stochastic volatility",
+              "implied_low": "implied volatility too low",
+              "implied_high": "implied volatility too high", "unknown_vol": "unknown volatility",
               "walk_forward": "walk-forward"}
 
 # %% ../../nbs/api/00_ground/05_tables.ipynb #723e0e99

@@ -74,7 +74,7 @@ def from_json(cls: MarketModel, path) -> MarketModel:
 
 # %% ../../nbs/api/02_simulator/11_model.ipynb #4224939b
 @patch
-def driftless(self: MarketModel) -> MarketModel:
+def without_drift(self: MarketModel) -> MarketModel:
     "The same market as a martingale: reversion at speed zero, the fitted drift kept in the provenance."
     fitted = self.provenance.get("fitted_drift") or {k: getattr(self.qed, k) for k in ("level", "speed", "cubic_share")}
     return replace(self, qed=replace(self.qed, speed=0.), provenance=self.provenance | dict(fitted_drift=fitted))

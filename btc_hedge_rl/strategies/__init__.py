@@ -27,7 +27,7 @@ ROOMS = {  # Public names of each room
     "hedgers": "Unhedged DeltaHedge LelandHedge band_half_width trade_to_band WhalleyWilmott ConstantBand "
         "AtVol",
     "centres": "seen_at check_numbers QuotedVol TunedVol WINDOWS TrailingVol RaisedVol",
-    "jumps": "JumpLaw kinds_of_jumps jump_delta VarianceOptimal",
+    "jumps": "JumpLaw kinds_of_jumps jump_delta ChordTable chord_table read_table fast_jump_delta VarianceOptimal",
     "widths": "EveryBars Constant WhalleyWilmottWidth ZakamoulineWidth",
     "bands": "Band Span chosen Family rule_families",
     "option_rules": "OptionState of_all after_choices delta_after allowed_choices HoldOptions if_allowed "

@@ -68,8 +68,8 @@ def rule_families(
     law: JumpLaw | None = None,  # Jumps of the training world; with it, the variance-optimal family is among them
 ) -> dict:  # Name → Family
     "The classical rules, each with all of its numbers free."
-    scale, width = {"scale": Span(.6, 2.5)}, {"half_width": Span(.002, .4)}
-    weight, aversion = {"weight": Span(.02, 2., floor=True)}, {"risk_aversion": Span(3., 3e5)}
+    scale, width = {"scale": Span(.6, 3.)}, {"half_width": Span(.002, .4)}
+    weight, aversion = {"weight": Span(.02, 2., floor=True)}, {"risk_aversion": Span(.1, 3e5)}
     bars = {"bars": Span(1, 2016, whole=True, floor=True)}
     families = {
         "every_k_bars": Family(TunedVol, EveryBars, scale | bars),
