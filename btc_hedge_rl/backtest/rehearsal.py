@@ -68,14 +68,15 @@ class Course(NamedTuple):
 
 # %% ../../nbs/api/08_backtest/16_rehearsal.ipynb #d4695e8b
 def course(
-    rehearsal: Rehearsal,
+    task: DeltaTask,
     close: np.ndarray,  # (n, n_steps + 1)
+    vol,  # Pricing volatility: a number, or one per path
 ) -> Course:
     "The course of some paths."
-    task, every, bars = rehearsal.task, rehearsal.task.decision_bars, close.shape[1]
+    every, bars, quoted = task.decision_bars, close.shape[1], np.broadcast_to(vol, len(close))
     price, left = np.ascontiguousarray(close[:, ::every]), (bars - 1 - np.arange(0, bars, every)) * DT
-    option = black_scholes(price, task.moneyness * close[:, :1], left, rehearsal.vol).price
-    local_vol = np.ascontiguousarray(realised_vol(close, initial=rehearsal.vol)[:, ::every])
+    option = black_scholes(price, task.moneyness * close[:, :1], left, quoted[:, None]).price
+    local_vol = np.ascontiguousarray(realised_vol(close, initial=quoted)[:, ::every])
     paid, due = np.arange(FUNDING_BARS, bars, FUNDING_BARS), np.zeros((len(close), price.shape[1] - 1))
     if len(paid): np.add.at(due.T, (paid - 1) // every, (close[:, paid] * rates_beside(task.perpetual, close)).T)
     return Course(price, option, local_vol, due)
@@ -113,7 +114,7 @@ def _set(rehearsal, first):
     "Course and states of a chunk, kept if there is room."
     if first in rehearsal.kept: return rehearsal.kept[first]
     close = rehearsal.paths.close[first:first + rehearsal.chunk]
-    made = course(rehearsal, close), market_states(rehearsal, close)
+    made = course(rehearsal.task, close, rehearsal.vol), market_states(rehearsal, close)
     if len(rehearsal.paths) * made[0].price.shape[1] <= KEEP: rehearsal.kept[first] = made
     return made
 
