@@ -21,7 +21,6 @@ from ..simulator import FIRST_PATH, MarketModel, Paths, calibrate, simulate
 from ..worlds import World
 from ..strategies import AtVol, WhalleyWilmott
 from ..envs import BandAction, DeltaTask, Quadratic, Task, as_task
-from ..agents import train_ppo
 from .playing import backtest
 from .tuning import tune
 
@@ -179,6 +178,7 @@ def train_there(
     folder: str | Path,  # Policies go to `folder/seed_0`, …
 ) -> None:
     "Train agents in the market, from the band tuned there."
+    from btc_hedge_rl.agents import train_ppo     # here, so that a backtest of rules needs no PyTorch
     for i, seed in enumerate(seeds):
         agent = train_ppo(there.task, market.train, timesteps, seed=seed, benchmark=there.band,
                           validation=market.validation)

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..ground import InputError, atomic_path, write_json
+from ..ground import InputError, atomic_path, package_hash, versions, write_json
 from .folders import git_state, locked, utc_now
-from .hashes import digest, package_hash, versions
+from .hashes import digest
 from .sweeps import check_workers, spread_tasks
 
 # %% ../../nbs/api/09_pipeline/13_walks.ipynb #21968b8f
