@@ -110,7 +110,8 @@ def smoke_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    "The built site, once for all tests."
+    "The built site, once for all tests; or one that is there, for those who develop: SITE=_docs."
+    if os.environ.get("SITE"): return Path(os.environ["SITE"])
     def build(folder):
         from btc_hedge_rl.site import build_docs
         started = sum(os.times()[:4])     # processor time, children's included: a busy computer is no reason to fail

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import threading
+from fnmatch import fnmatch
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
@@ -19,12 +20,21 @@ from conftest import ROOT
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 SHAPES = {"wide": (1400, 1000), "phone": (390, 844)}
-FLAGS = ("--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync --hide-scrollbars --disable-dev-shm-usage").split()
+FLAGS = ("--headless=new --no-sandbox --disable-gpu --disable-software-rasterizer --in-process-gpu --disable-quic --no-first-run "
+         "--disable-background-networking --disable-component-update --disable-sync --disable-extensions --hide-scrollbars "
+         "--disable-dev-shm-usage --disable-site-isolation-trials --num-raster-threads=1").split()
+PART = os.environ.get("SITE_PAGES", "*").split()     # for developing: patterns of the pages to look at
 
-# Everything the tests ask of a page, in one round trip.
-LOOK = r"""
-const done = arguments[arguments.length - 1], main = document.querySelector("main");
+# A page that follows a new scheme does so within 50 ms.
+SETTLED = """
+const settled = (scheme, tries = 200) => !tries || [null, document.documentElement.classList.contains("quarto-dark")].includes(scheme)
+  ? null : new Promise(r => setTimeout(r, 5)).then(() => settled(scheme, tries - 1));
+"""
+SETTLE = SETTLED + "Promise.resolve(settled(arguments[0])).then(arguments[1]);"
+
+# Everything the tests ask of a page, in one round trip, once its colours are those of the scheme.
+LOOK = SETTLED + r"""
+const [scheme, done] = arguments, main = document.querySelector("main");
 const scrolls = e => { for (; e && e !== main.parentElement; e = e.parentElement)
   if (/auto|scroll/.test(getComputedStyle(e).overflowX)) return true; return false; };
 const shown = e => e.checkVisibility() && e.getClientRects().length;
@@ -34,15 +44,16 @@ const rgb = c => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number); retu
 const luminance = ({r, g, b}) => [r, g, b].map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
   .reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
 const over = (top, under) => ({a: 1, ...Object.fromEntries(["r", "g", "b"].map(k => [k, top[k] * top.a + under[k] * (1 - top.a)]))});
-const ground = e => { const layers = []; for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
-  if (c.a) layers.push(c); if (c.a === 1) break; } return layers.reverse().reduce((under, top) => over(top, under), {r: 255, g: 255, b: 255, a: 1}); };
+const grounds = new Map([[null, {r: 255, g: 255, b: 255, a: 1}]]);
+const ground = e => { if (!grounds.has(e)) { const c = rgb(getComputedStyle(e).backgroundColor);
+  grounds.set(e, c.a === 1 ? c : c.a ? over(c, ground(e.parentElement)) : ground(e.parentElement)); } return grounds.get(e); };
 const contrast = e => { const b = ground(e), f = over(rgb(getComputedStyle(e).color), b), [x, y] = [luminance(f), luminance(b)].sort((p, q) => q - p);
   return (x + .05) / (y + .05); };
-const texts = [...main.querySelectorAll("p, li, td, th, figcaption, h1, h2, h3, code, code span, pre, a, math")]
+const texts = () => [...main.querySelectorAll("p, li, td, th, figcaption, h1, h2, h3, code, code span, pre, a, math")]
   .filter(e => shown(e) && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
 const images = [...main.querySelectorAll("img")];
 images.forEach(i => i.loading = "eager");
-Promise.all(images.map(i => i.decode().then(() => true, () => false))).then(loaded => done({
+Promise.all([settled(scheme), ...images.map(i => i.decode().then(() => true, () => false))]).then(([_, ...loaded]) => done({
   overflow: document.scrollingElement.scrollWidth - document.documentElement.clientWidth,
   cut: [...main.querySelectorAll("*")].filter(e => shown(e) && !e.closest("math *") && e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e))
     .map(e => e.outerHTML.slice(0, 120)).slice(0, 5),
@@ -50,7 +61,7 @@ Promise.all(images.map(i => i.decode().then(() => true, () => false))).then(load
   formulas: main.querySelectorAll("math").length, rawTex: (words.innerText.match(/\$\$|\\\(|\\\[|\\[a-z]{3,}/g) || []),
   headings: [...main.querySelectorAll("h1, h2, h3, h4, h5, h6")].map(h => +h.tagName[1]),
   ids: [...document.querySelectorAll("[id]")].map(e => e.id), links: [...document.querySelectorAll("a[href]")].map(a => a.href),
-  faint: [...new Set(texts.filter(e => contrast(e) < 4.5).map(e => `${contrast(e).toFixed(1)} ${e.outerHTML.slice(0, 100)}`))].slice(0, 5),
+  faint: [...new Set(texts().filter(e => contrast(e) < 4.5).map(e => `${contrast(e).toFixed(1)} ${e.outerHTML.slice(0, 100)}`))].slice(0, 5),
   dark: luminance(ground(document.body)) < .2, lang: document.documentElement.lang, title: document.title,
 }));
 """
@@ -80,13 +91,21 @@ def open_browser(profile):
     return driver
 
 
+def dress(driver, dark, media="screen"):
+    "Ask for a scheme, at rest: a colour that still fades is no colour to judge."
+    features = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+    features = [{"name": name, "value": value} for name, value in features.items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
 def shape(driver, width, height, dark):
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
+    dress(driver, dark)
 
 
 def pages_of(site):
-    return sorted(page.relative_to(site).as_posix() for page in site.rglob("*.html"))
+    names = sorted(page.relative_to(site).as_posix() for page in site.rglob("*.html"))
+    return [name for name in names if any(fnmatch(name, pattern) for pattern in PART)]
 
 
 def requested(driver):
@@ -125,17 +144,34 @@ def axe(tmp_path_factory):
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"), ""
 
 
+# What the audit saw before is not audited again: the sidebar, if another page has the same but for the page it marks, and words
+# of code in a colour and a place that came above (LOOK has measured every one of them).
+UNSEEN = """
+if (arguments[0]) document.querySelector("#quarto-sidebar .sidebar-menu-container").replaceChildren();
+const seen = new Set();
+for (const pre of document.querySelectorAll("main pre")) {
+  const place = [pre, pre.parentElement, pre.parentElement.parentElement].map(e => e.className).join();
+  for (const word of pre.querySelectorAll("span[class]")) {
+    const key = [place, word.parentElement.className, word.className].join("|");
+    if (seen.has(key) && !word.childElementCount) word.replaceWith(word.textContent); else seen.add(key);
+  }
+}"""
 AUDIT = """
 const done = arguments[arguments.length - 1];
 axe.run(document, arguments[0]).then(r => done(r.violations.filter(v => ["serious", "critical"].includes(v.impact))
   .map(v => `${v.impact}: ${v.help} (${v.nodes.length}, such as ${v.nodes[0].html.slice(0, 150)})`)), e => done([`axe failed: ${e}`]));"""
 
 
-def audit(driver, script, dark):
+def audit(driver, dark):
     "Serious barriers that axe-core finds on the page; in the dark only colours can differ."
-    driver.execute_script(script)
-    options = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast"]} if dark else {})
+    options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": ["color-contrast"]} if dark else {})
     return driver.execute_async_script(AUDIT, options)
+
+
+def sidebar(page):
+    "The sidebar of a page, without what differs from page to page of a folder: the way to the others, and the mark of this one."
+    found = re.search(r'id="quarto-sidebar".*?</nav>', page.read_text(encoding="utf-8"), re.S)
+    return re.sub(r' href="[^"]*"| active\b| aria-current="page"', "", found[0]) if found else ""
 
 
 PRINTED = "return [...document.querySelectorAll('#quarto-header, #quarto-sidebar, #quarto-margin-sidebar')].filter(e => e.checkVisibility()).length"
@@ -144,29 +180,51 @@ PRINTED = "return [...document.querySelectorAll('#quarto-header, #quarto-sidebar
 def look_at_print(driver):
     "What is wrong with the page on A4: width beyond the paper, what is cut, navigation that is printed."
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
-    look, bars = driver.execute_async_script(LOOK), driver.execute_script(PRINTED)
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": []})
+    dress(driver, dark=False, media="print")
+    look, bars = driver.execute_async_script(LOOK, None), driver.execute_script(PRINTED)
     return [look["overflow"], look["cut"], bars] if look["overflow"] > 0 or look["cut"] or bars else []
+
+
+def look(driver, dark):
+    "What the browser sees and says now, and what it asked for since it was asked last."
+    found = driver.execute_async_script(LOOK, dark)
+    found["requests"] = requested(driver)
+    found["console"] = [e["message"] for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
+    return found
+
+
+ORDER = ("phone", False), ("phone", True), ("wide", True), ("wide", False)     # one turn at a time
 
 
 @pytest.fixture(scope="module")
 def looks(site, base, driver, axe):
-    """What the browser saw, (page, shape, dark) → findings: each page is opened twice, in light on a telephone and in the dark
-    on a screen, then turned into the other shape, audited and, once, printed."""
+    """What the browser saw, (page, shape, dark) → findings. A page is opened in light on a telephone, turned through its other
+    shapes and schemes, printed, and audited in both schemes; the first page of every folder is opened in the dark as well."""
     driver.set_script_timeout(120)
-    script, seen = axe[0], {}
+    script, seen, sidebars, folders = axe[0], {}, set(), set()
+    added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
     for page in pages_of(site):
-        for dark, shapes in ((False, ("phone", "wide")), (True, ("wide", "phone"))):
-            for name in shapes:
-                shape(driver, *SHAPES[name], dark)
-                if name == shapes[0]: driver.get(base + page)
-                found = driver.execute_async_script(LOOK)
-                if name == "wide" and script: found["barriers"] = audit(driver, script, dark)
-                found["requests"] = requested(driver)
-                found["console"] = [e["message"] for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
-                seen[page, name, dark] = found
-        seen[page, name, dark]["print"] = look_at_print(driver)
+        for name, dark in ORDER:
+            if (name, dark) == ("wide", False): printed = look_at_print(driver)
+            shape(driver, *SHAPES[name], dark)
+            if (name, dark) == ORDER[0]: driver.get(base + page)
+            seen[page, name, dark] = look(driver, dark)
+        seen[page, name, dark]["print"] = printed
+        if script:
+            bar = sidebar(site / page)
+            driver.execute_script(UNSEEN, bar in sidebars)
+            sidebars.add(bar)
+            for dark in (False, True):
+                dress(driver, dark)
+                driver.execute_async_script(SETTLE, dark)
+                seen[page, "wide", dark]["barriers"] = audit(driver, dark)
+        folder = page.rpartition("/")[0]
+        if folder not in folders:
+            folders.add(folder)
+            dress(driver, dark=True)
+            driver.get(base + page)
+            seen[page, "opened", True] = look(driver, True)
+    driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
     return seen
 
 
@@ -180,7 +238,7 @@ def test_pages_are_there(site):
     notebooks = Path(__file__).parents[1] / "nbs"
     expected = {page_name(p.relative_to(notebooks).as_posix()).replace(".ipynb", ".html") for p in notebooks.rglob("*.ipynb")
                 if not any(part.startswith((".", "_")) for part in p.relative_to(notebooks).parts)}
-    assert expected and expected <= set(pages_of(site))
+    assert expected and expected <= {page.relative_to(site).as_posix() for page in site.rglob("*.html")}
 
 
 def test_nothing_leaves_the_machine(looks, base):
@@ -232,7 +290,7 @@ def test_links_and_anchors_resolve(site, looks, base):
                 continue
             target += "index.html" if target.endswith("/") else ""
             there = target in pages or (site / unquote(target.removeprefix(base))).is_file()
-            if not there or anchor and unquote(anchor) not in pages[target]["ids"]:
+            if not there or anchor and (target in pages or PART == ["*"]) and unquote(anchor) not in pages[target]["ids"]:
                 broken.append((page, link))
     assert not broken
 
@@ -305,6 +363,26 @@ def test_keyboard(driver, base):
     assert driver.execute_script("return [...document.querySelectorAll('main pre, main .table-box, main .math.display')].every(e => e.tabIndex === 0)")
 
 
+@pytest.mark.parametrize("preferred", [False, True], ids=["from light", "from dark"])
+def test_button_turns_the_lights_off_and_on(driver, base, preferred):
+    "Without a reload, both ways, whatever the system prefers; and the next page remembers."
+    from selenium.webdriver.common.by import By
+    shape(driver, *SHAPES["wide"], preferred)
+    driver.get(base)
+    driver.execute_script("localStorage.clear()")
+    driver.refresh()
+    def page(dark):
+        found = driver.execute_async_script(LOOK, dark)
+        return found["dark"], found["faint"]
+    assert page(preferred) == (preferred, [])
+    for dark in (not preferred, preferred, not preferred):
+        driver.find_element(By.CSS_SELECTOR, ".quarto-color-scheme-toggle").click()
+        assert page(dark) == (dark, [])
+    driver.get(base + "guides/symbols.html")
+    assert page(not preferred) == (not preferred, [])
+    driver.execute_script("localStorage.clear()")
+
+
 def test_print(looks):
     "On A4 nothing is cut and the navigation is gone."
     printed = [key for key, found in looks.items() if "print" in found]
@@ -334,7 +412,7 @@ def take_shots(site, folder, only):
                     for dark in (False, True):
                         shape(browser, width, height, dark)
                         browser.get(base + page)
-                        browser.execute_async_script(LOOK)
+                        browser.execute_async_script(LOOK, dark)
                         tall = browser.execute_script("return document.documentElement.scrollHeight")
                         shape(browser, width, min(tall, 6000), dark)
                         shot = folder / f"{page.replace('/', '-').removesuffix('.html')}-{name}-{'dark' if dark else 'light'}.png"

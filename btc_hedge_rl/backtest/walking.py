@@ -226,7 +226,7 @@ def stops_record(
         return about | numbers | {"at an edge": "; ".join(record["edges"]), "failed": ""}
     return pd.DataFrame([row(fold, stop.record) for fold, stop in zip(folds, stops)]).rename_axis("fold")
 
-# %% ../../nbs/api/08_backtest/21_walking.ipynb #d490371e
+# %% ../../nbs/api/08_backtest/21_walking.ipynb #9b5d966a
 def with_lessons(
     plan: Plan,
     tasks: list[tuple],  # Of `play_rules`, a stop each
@@ -234,7 +234,8 @@ def with_lessons(
     spread: Callable,
 ) -> list[Played]:
     "Teach every lesson at every stop, each seed a task of its own; a stop where one fails is left out and says why."
-    asked = [(i, name, k) for i, s in enumerate(stops) if s.arrays for name in plan.lessons for k in range(plan.n_seeds)]
+    there, seeds = [i for i, stop in enumerate(stops) if stop.arrays], range(plan.n_seeds)
+    asked = [(i, name, k) for i in there for name in plan.lessons for k in seeds]
     done = dict(spread(play_lesson, [(*tasks[i], stops[i].record, name, k) for i, name, k in asked]))
     taught = list(stops)
     for number, (i, *_) in enumerate(asked):

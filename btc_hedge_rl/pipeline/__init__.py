@@ -28,5 +28,7 @@ _work = {
     "sweeps": ["sweep_points", "point_folder", "PointRequest", "run_point", "spread_tasks", "sweep_table", "plot_sweep",
                "check_workers", "sweep", "write_sweep"],
     "mass": ["CHUNK", "BACKTEST", "play_chunk", "keep_chunk", "gather_chunks", "sweep_backtests"],
+    "walks": ["fingerprint", "save_played", "load_played", "keep_task", "KeptTasks", "WalkRequest", "walk_manifest",
+              "save_walk", "run_walk"],
 }
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_request | _work)
