@@ -11,7 +11,7 @@ import lazy_loader as lazy
 # %% ../../nbs/api/06_envs/00_envs.ipynb #9ad669f3
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "objectives": ["cvar", "Utility", "Objective", "CVaR", "MeanStd", "Entropic", "Mixture", "OBJECTIVES",
-        "objective_named"],
+        "objective_named", "for_learning"],
     "rewards": ["StepReward", "Quadratic", "MeanVariance", "StepEntropic", "Tail", "STEP_REWARDS", "BookReward"],
     "features": ["Feature", "DELTA_FEATURES", "look", "delta_features", "net_gamma", "OPTION_FEATURES",
         "option_features", "n_numbers"],
@@ -33,4 +33,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "views": ["HedgingEnv", "DeltaHedgingEnv", "OptionHedgingEnv", "HedgingVectorEnv", "DeltaHedgingVectorEnv",
         "OptionHedgingVectorEnv"],
     "sb3": ["BatchVecEnv", "sb3_vec_env"],
+    "stage": ["unhedged_states", "BandStage", "check_stage", "band_stage", "bar_profit", "play_action", "see_bands",
+        "play_stage"],
+    "takeover": ["edges_of", "RuleTape", "rule_goes_on", "play_rule", "rule_tape", "taken_over", "TakeoverEnv"],
 })

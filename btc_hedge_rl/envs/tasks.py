@@ -193,7 +193,8 @@ def _delta_settings(
         action = _chosen(ACTIONS, given.pop("action", task.action), "action")
         known = task.action if isinstance(action, type) else action
         aversion = float(given.pop("risk_aversion", known.risk_aversion))
-        given["action"] = action(risk_aversion=aversion) if isinstance(action, type) else replace(action, risk_aversion=aversion)
+        new = isinstance(action, type)
+        given["action"] = action(risk_aversion=aversion) if new else replace(action, risk_aversion=aversion)
     numbers = {short: given.pop(word) for word, short in _REWARD_WORDS.items() if word in given}
     if numbers or "reward" in given:
         reward = _chosen(STEP_REWARDS, given.pop("reward", task.reward), "reward")
