@@ -30,16 +30,16 @@ def learners_task(
 def train_market(
     market: OtherMarket,
     tuned: TunedMarket,
-    folder: str | Path,  # Policies go to `folder/ppo/seed_0`, … and `folder/pathwise/seed_0`, …
+    folder: str | Path,  # Policies go to `folder/ppo/seed_0`, … and `folder/pathwise/seed_0`
     timesteps: int,  # Actions of a training of PPO
     seeds: range,  # Of PPO
     epochs: int,  # Passes of the pathwise network over the training paths
-    restarts: range,  # Its seeds
+    restarts: int = 1,  # Networks it begins with; the best on validation paths is kept
 ) -> dict:  # "ppo" and "pathwise" → hedgers
     "Train the learners of a market and save them."
     task, paths, seen = learners_task(tuned), market.train, market.validation
-    teams = {"ppo": [train_ppo(task, paths, timesteps, seed=s, validation=seen) for s in seeds],
-             "pathwise": [train_pathwise(task, paths, epochs, seed=s, validation=seen) for s in restarts]}
+    ceiling = train_pathwise(task, paths, epochs, seeds[0], validation=seen, restarts=restarts)
+    teams = {"ppo": [train_ppo(task, paths, timesteps, seed=s, validation=seen) for s in seeds], "pathwise": [ceiling]}
     for name, team in teams.items():
         for i, agent in enumerate(team): agent.save(Path(folder) / name / f"seed_{i}")
     return teams
@@ -73,7 +73,7 @@ def validation_curve(
     curve = pd.DataFrame(agent.curve)
     if "validation" not in curve: return pd.Series(dtype=float)
     judged = curve.dropna(subset="validation").set_index("timesteps")["validation"]
-    return -judged / BP
+    return -judged
 
 # %% ../../nbs/api/08_backtest/26_trained_markets.ipynb #0f399e8c
 def plot_validation(
