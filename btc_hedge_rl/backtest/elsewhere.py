@@ -29,7 +29,8 @@ def market_gaps(
     for market, result in results.items():
         pairs = [(a, b) for a in firsts for b in seconds if a != b and {a, b} <= set(result.samples)]
         for c in (compare(result, a, b, m, n_boot, level, seed) for a, b in pairs for m in metrics):
-            told = {k: getattr(c, k) for k in ("first", "second", "metric", "difference", "low", "high", "level")}
+            keys = ("first", "second", "metric", "difference", "low", "high", "level")
+            told = {k: getattr(c, k) for k in keys}
             share = c.difference / result.metrics.loc[c.second, c.metric]
             gaps.append({"market": market, **told, "share": share, "verdict": c.verdict})
     return gaps
@@ -39,7 +40,8 @@ def gaps_table(
     gaps: list[dict],  # From `market_gaps`
 ) -> pd.DataFrame:
     "One row a comparison; the metric in the index."
-    table = pd.DataFrame(gaps).drop(columns=["verdict", "level"]).map(lambda x: readable(x) if isinstance(x, str) else x)
+    kept = pd.DataFrame(gaps).drop(columns=["verdict", "level"])
+    table = kept.map(lambda x: readable(x) if isinstance(x, str) else x)
     return table.set_index(["market", "first", "second", "metric"])
 
 # %% ../../nbs/api/08_backtest/10_elsewhere.ipynb #4a400c1a
