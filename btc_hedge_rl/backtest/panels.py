@@ -14,7 +14,6 @@ import pandas as pd
 from ..ground import BARS_PER_DAY, BP, PALETTE, fan, readable
 from ..simulator import Paths
 from ..envs import Episodes, Task, batch_of, run_episodes
-from ..agents import band_map
 from .pictures import colour_of
 
 # %% ../../nbs/api/08_backtest/14_panels.ipynb #43736c2e
@@ -67,6 +66,7 @@ def plot_band_maps(
     cost: float,  # Fraction of notional
 ) -> None:
     "Shift of the centre and factor on the width, a row a hedger."
+    from btc_hedge_rl.agents import band_map     # here, so that a backtest of rules needs no PyTorch
     moneyness, days = np.linspace(.9, 1.1, 61), np.linspace(.25, 14, 56)
     fig, axes = plt.subplots(len(hedgers), 2, figsize=(10, 3.1 * len(hedgers)), sharex=True, sharey=True, squeeze=False)
     for row, (name, hedger) in zip(axes, hedgers.items()):

@@ -14,7 +14,6 @@ import pandas as pd
 
 from ..ground import BP, PALETTE, STRATEGY_COLOURS, readable
 from ..envs import DeltaTask, Objective, RuleBand
-from ..agents import load_hedger, train_pathwise, train_ppo
 from .contest import OtherMarket
 from .playing import BacktestResult
 from .tuned_markets import TunedMarket
@@ -37,6 +36,7 @@ def train_market(
     restarts: int = 1,  # Networks it begins with; the best on validation paths is kept
 ) -> dict:  # "ppo" and "pathwise" → hedgers
     "Train the learners of a market and save them."
+    from btc_hedge_rl.agents import train_pathwise, train_ppo     # here, so that a backtest of rules needs no PyTorch
     task, paths, seen = learners_task(tuned), market.train, market.validation
     ceiling = train_pathwise(task, paths, epochs, seeds[0], validation=seen, restarts=restarts)
     teams = {"ppo": [train_ppo(task, paths, timesteps, seed=s, validation=seen) for s in seeds], "pathwise": [ceiling]}
@@ -49,6 +49,7 @@ def load_teams(
     folder: str | Path,  # As in `train_market`
 ) -> dict:  # name → hedgers in the order of their seeds
     "The learners of a market again."
+    from btc_hedge_rl.agents import load_hedger
     def team(place): return [load_hedger(place / f"seed_{i}") for i in range(len(list(place.glob("seed_*"))))]
     return {place.name: team(place) for place in sorted(Path(folder).iterdir(), reverse=True)}
 
