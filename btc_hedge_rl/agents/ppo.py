@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from ..ground import InputError
 from ..simulator import Paths
-from btc_hedge_rl.envs import (
-    DeltaTask, OptionTask, Task, TakeoverEnv, band_stage, batch_of, for_learning, play_stage, rule_tape, run_episodes,
-    sb3_vec_env)
+from ..envs import (
+    DeltaTask, OptionTask, Task, TakeoverEnv, band_stage, batch_of, for_learning, nearly_proportional, play_stage,
+    rule_tape, run_episodes, sb3_vec_env)
 from .hedger import PolicyHedger, training_task
 from .policy import ResidualPolicy, network_of, new_policy, one_thread
 
@@ -51,8 +51,7 @@ def by_takeover(
 ) -> bool:
     "Whether actions are rewarded as if a rule took over: bands in BTC, costs in proportion to what is traded."
     if getattr(getattr(task, "action", None), "in_widths", True): return False
-    terms = task.perpetual.terms
-    return not (terms.impact or terms.ticket)
+    return nearly_proportional(task)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #74d99b10
 def _whole_episodes(timesteps, actions):
