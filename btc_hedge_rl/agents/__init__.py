@@ -12,9 +12,9 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "policy": ["one_thread", "Network", "NETWORKS", "network_of", "Extractor", "ResidualPolicy", "new_policy"],
     "hedger": ["PolicyHedger", "untrained", "training_task", "load_hedger"],
-    "ppo": ["PPOSettings", "LONG", "PPO_SETTINGS", "ppo_settings", "decisions_an_action", "Watch", "mean_reward",
-        "train_ppo"],
-    "pathwise": ["band_play", "band_slopes", "BandProfit", "Rehearsal", "rehearsed_profit", "RECENT",
+    "ppo": ["PPOSettings", "by_takeover", "LONG", "PPO_SETTINGS", "ppo_settings", "decisions_an_action", "Watch",
+        "mean_reward", "MinusRisk", "train_ppo"],
+    "pathwise": ["band_play", "band_slopes", "BandProfit", "rehearsed_profit", "RECENT", "Descent", "descend",
         "train_pathwise"],
     "reading": ["band_map"],
     "collapse": ["CollapsedPolicy", "risk_cut", "require_alive"],

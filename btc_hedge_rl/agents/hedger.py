@@ -36,9 +36,9 @@ def act(
 ) -> np.ndarray:
     "Deterministic action for a batch of observations: the mean, or the likeliest choice."
     with one_thread(), torch.no_grad():
-        hidden = self.policy.mlp_extractor.forward_actor(torch.as_tensor(observation))
+        hidden = self.policy.mlp_extractor.forward_actor(torch.as_tensor(observation, device=self.policy.device))
         answer = self.policy.action_net(hidden)
-        return (answer.argmax(1) if hasattr(self.task.action_space, "n") else answer).numpy()
+        return (answer.argmax(1) if hasattr(self.task.action_space, "n") else answer).numpy(force=True)
 
 # %% ../../nbs/api/07_agents/02_hedger.ipynb #45ed86bf
 def training_task(

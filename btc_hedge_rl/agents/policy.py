@@ -7,7 +7,7 @@ __all__ = ['NETWORKS', 'one_thread', 'Network', 'network_of', 'Extractor', 'Resi
 
 # %% ../../nbs/api/07_agents/01_policy.ipynb #380b62d4
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -37,8 +37,9 @@ class Network:
 NETWORKS = {DeltaTask: Network(32, -2., True), OptionTask: Network(64, direct_weights=(12., 12.), hold_bonus=9.)}
 
 def network_of(task: Task) -> Network:
-    "The network that suits a task."
-    return NETWORKS[type(task)]
+    "The network that suits a task; where a shift is counted in BTC, less of it is explored."
+    free = not getattr(getattr(task, "action", None), "in_widths", True)
+    return replace(NETWORKS[type(task)], log_std_init=-3.) if free else NETWORKS[type(task)]
 
 # %% ../../nbs/api/07_agents/01_policy.ipynb #1390e9c4
 def _layers(n_features: int, width: int) -> torch.nn.Sequential:
