@@ -94,7 +94,7 @@ def test_bad_request(name, tree, study):
     assert result.out == "" and listing(tree) == before
 
 
-@pytest.mark.parametrize("words", [["walk"], ["fetch"], ["fetch", "BTCUSDT", "July", "2025-08"], ["sweep"], ["docs", "--run", "absent"], ["sweep", "--rules", "-p", "cost=1e-3,0.001"],
+@pytest.mark.parametrize("words", [["walk"], ["walk-forward", "absent.csv"], ["walk-forward", "--train-days", "900"], ["walk-forward", "--learners", "sac"], ["fetch"], ["fetch", "BTCUSDT", "July", "2025-08"], ["sweep"], ["docs", "--run", "absent"], ["sweep", "--rules", "-p", "cost=1e-3,0.001"],
                                    ["sweep", "--rules", "--seeds", "0,1,0"], ["sweep", "--rules", "-p", "seed=1", "--seeds", "2"]], ids=" ".join)
 def test_other_bad_requests(words, tmp_path, study):
     if words == ["sweep"]: words = ["sweep", "--notebooks", study, "--profile", ""]
@@ -108,7 +108,7 @@ def test_one_line_in_a_process_of_its_own(tmp_path, study):
     assert (result.code, result.out, len(result.err.splitlines())) == (2, "", 1) and listing(tmp_path) == []
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["sweep"], ["fetch"], ["docs"]], ids=" ".join)
+@pytest.mark.parametrize("words", [[], ["run"], ["sweep"], ["walk-forward"], ["fetch"], ["docs"]], ids=" ".join)
 def test_help(words, tmp_path):
     result = btc_hedge(*words, "--help", cwd=tmp_path)
     assert result.code == 0 and result.out.startswith(f"Usage: btc-hedge {' '.join(words)}".rstrip()) and result.err == ""

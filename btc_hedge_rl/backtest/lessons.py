@@ -23,14 +23,14 @@ class Lesson:
         "Train in the market, from the rule."
         return self.train(market, replace(task, vol=market.vol, action=RuleBand(rule)), seed)
 
-# %% ../../nbs/api/08_backtest/20_lessons.ipynb #89cea51e
+# %% ../../nbs/api/08_backtest/20_lessons.ipynb #3925e324
 @dataclass(frozen=True)
 class PathwiseLesson(Lesson):
     "Deep hedging: gradients of the objective."
     def train(self, market: OtherMarket, task: DeltaTask, seed: int) -> "PolicyHedger":
         "Epochs over the training paths."
         from btc_hedge_rl.agents import train_pathwise     # here, so that a walk of rules needs no PyTorch
-        return train_pathwise(task, market.train, self.length, seed=seed, progress=False)
+        return train_pathwise(task, market.train, self.length, seed=seed, validation=market.validation, progress=False)
 
 # %% ../../nbs/api/08_backtest/20_lessons.ipynb #e07f5e96
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ _work = {
     "sweeps": ["sweep_points", "point_folder", "PointRequest", "run_point", "play_task", "TasksLost", "spread_tasks",
                "sweep_table", "plot_sweep", "check_workers", "sweep", "write_sweep"],
     "mass": ["CHUNK", "BACKTEST", "play_chunk", "keep_chunk", "gather_chunks", "sweep_backtests"],
-    "walks": ["fingerprint", "save_played", "load_played", "keep_task", "KeptTasks", "WalkRequest", "walk_manifest",
-              "save_walk", "run_walk"],
+    "walks": ["fingerprint", "save_played", "load_played", "keep_task", "KeptTasks", "LEARNERS", "Teaching",
+              "walk_plan", "WalkRequest", "walk_manifest", "save_walk", "run_walk", "walk_text", "usual_days",
+              "StudyWalk"],
 }
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_request | _work)

@@ -145,7 +145,7 @@ def _convert_one(
     read, kind = _KINDS[type(parameter.default)]
     try: typed = read(value)
     except (ValueError, KeyError, OverflowError, TypeError): raise InputError(f"{wrong} must be {kind}.") from None
-    if parameter.choices and typed not in parameter.choices:
+    if parameter.choices and str(typed) not in parameter.choices:
         raise InputError(f"{wrong} must be one of {', '.join(parameter.choices)}.")
     if kind.endswith("number") and not parameter.low <= typed <= parameter.high:
         raise InputError(f"{wrong} must lie in {allowed_range(parameter)}.")
