@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..ground import InputError, jsonable, read_json, sha256
+from ..ground import InputError, jsonable, read_json, sha256, versions
 from ..backtest import BacktestResult, compare
-from ..pipeline import digest, versions
+from ..pipeline import digest
 from .tracks import MILLION, Track, as_counts, paths_hash, play_chunks, scores_of
 from .strangers import Entry
 

@@ -24,7 +24,7 @@ def _drop_external(soup) -> None:
 # %% ../../nbs/api/10_site/06_finishing.ipynb #2348a901
 def _formulas_of_tables(soup) -> None:
     "Mark the TeX in the cells of printed tables as formulas."
-    for cell in soup.select(".cell-output td"):
+    for cell in soup.main.select(".cell-output td"):
         text = cell.decode_contents()
         marked = re.sub(r"\$([^$]*\\[^$]*)\$", r'<span class="math inline">\1</span>', text)
         if marked == text: continue
@@ -85,8 +85,8 @@ def align_numbers(table) -> None:
 # %% ../../nbs/api/10_site/06_finishing.ipynb #aec63b36
 def _box_tables(soup) -> None:
     "Put each table in a box of its own and leave its look to the style sheet."
-    css = " ".join(style.extract().get_text() for style in soup.select("main style"))
-    for table in soup.select("main table"):
+    css = " ".join(style.extract().get_text() for style in soup.main.select("style"))
+    for table in soup.main.select("table"):
         for attribute in ("border", "style"): table.attrs.pop(attribute, None)
         _mark_cells(table, css)
         _one_header_row(table)
@@ -99,7 +99,7 @@ def _box_tables(soup) -> None:
 # %% ../../nbs/api/10_site/06_finishing.ipynb #b73b22ef
 def _step_headings(soup) -> None:
     "Raise the headings above a page's first section by one level where the page would otherwise skip one."
-    headings = soup.select("main :is(h2, h3, h4, h5)")
+    headings = soup.main.find_all(["h2", "h3", "h4", "h5"])
     if not headings or headings[0].name == "h2": return
     for heading in headings:
         if heading.name == "h2": return
@@ -116,28 +116,27 @@ def _mark_signatures(soup) -> None:
             block.hr.decompose()
 
 # %% ../../nbs/api/10_site/06_finishing.ipynb #e02fee27
-_LANDMARKS = {"nav.navbar": "Site", "#quarto-sidebar": "Pages", "#TOC": "On this page",
-              "nav.quarto-secondary-nav": "Where you are", "nav.page-navigation": "Next and previous page"}
+_NAMES = {"quarto-color-scheme-toggle": "Dark or light", "code-copy-button": "Copy the code", "navbar": "Site",
+          "quarto-sidebar": "Pages", "TOC": "On this page", "quarto-secondary-nav": "Where you are",
+          "page-navigation": "Next and previous page"}     # class or id: what it is called
 
 def _name_parts(soup) -> None:
     "Name what a screen reader announces, and skip what it should not."
-    for toggle in soup.select("a.quarto-color-scheme-toggle"):
-        toggle["role"], toggle["aria-label"] = "button", "Dark or light"
-    for button in soup.select("button.code-copy-button"): button["aria-label"] = "Copy the code"
-    for icon in soup.select("i.bi"): icon.attrs = {"class": icon["class"], "aria-hidden": "true"}
-    for number in soup.find_all("a", href=re.compile(r"^#cb\d+-\d+$")):
-        number["aria-hidden"], number["tabindex"] = "true", "-1"
-    for selector, name in _LANDMARKS.items():
-        for tag in soup.select(selector): tag["aria-label"] = name
+    for tag in soup.find_all(["nav", "a", "button", "i"]):
+        known = [tag.get("id"), *tag.get("class", [])]
+        names = [_NAMES[word] for word in known if word in _NAMES]
+        if names: tag["aria-label"] = names[0]
+        if "quarto-color-scheme-toggle" in known: tag["role"] = "button"
+        if tag.name == "i" and "bi" in known: tag.attrs = {"class": tag["class"], "aria-hidden": "true"}
 
 # %% ../../nbs/api/10_site/06_finishing.ipynb #c9666c78
 def _open_to_keyboards(soup) -> None:
     "Make what can be clicked reachable by keyboard, and let it skip the navigation."
-    for toggle in soup.select('a[role="navigation"]'):
+    for toggle in soup.find_all("a", role="navigation"):
         toggle.name = "button"
         toggle.attrs.pop("role")
         toggle["type"] = "button"
-    for code in soup.select("main pre"): code["tabindex"] = "0"
+    for code in soup.main.find_all("pre"): code["tabindex"] = "0"
     if soup.body and soup.main.get("id"):
         soup.body.insert(0, parse_html(f'<a class="skip-link" href="#{soup.main["id"]}">Skip to the text</a>'))
 
@@ -166,16 +165,36 @@ def _unpack_pictures(soup, site: Path, root: str) -> None:
         image.wrap(soup.new_tag("a", attrs={"href": image["src"], "class": "picture" + wide}))
 
 # %% ../../nbs/api/10_site/06_finishing.ipynb #600aa04e
+_CODE = re.compile(r"(<pre\b[^>]*>)(.*?)(</pre>)", re.S)
+
+def _set_aside(
+    text: str,  # Of a page
+) -> tuple[str, list[str]]:  # The page with empty code blocks, and what was in them
+    "Take the words out of the code blocks."
+    hidden = lambda code: re.sub(r'<a href="(#cb\d+-\d+)">', r'<a href="\1" aria-hidden="true" tabindex="-1">', code)
+    return _CODE.sub(r"\1\3", text), [hidden(found[2]) for found in _CODE.finditer(text)]
+
+# %% ../../nbs/api/10_site/06_finishing.ipynb #dcd02fe4
+def _put_back(
+    text: str,  # Of a page with empty code blocks
+    code: list[str],  # What was in them
+) -> str:
+    "Put the words back into the code blocks."
+    rest = iter(code)
+    return _CODE.sub(lambda block: block[1] + next(rest) + block[3], text)
+
+# %% ../../nbs/api/10_site/06_finishing.ipynb #f41a4c5e
 def finish(
     page: Path,  # Rendered page
     site: Path,  # Top of the site
 ) -> None:
     "Finish a rendered page in place."
-    soup = parse_html(page.read_text(encoding="utf-8"))
+    text, code = _set_aside(page.read_text(encoding="utf-8"))
+    soup = parse_html(text)
     for mend in (_drop_external, _formulas_of_tables, _typeset, _step_headings, _box_tables, _mark_signatures,
                  _name_parts, _open_to_keyboards): mend(soup)
     _unpack_pictures(soup, site, "../" * (len(page.relative_to(site).parts) - 1))
-    page.write_text(str(soup), encoding="utf-8")
+    page.write_text(_put_back(str(soup), code), encoding="utf-8")
 
 # %% ../../nbs/api/10_site/06_finishing.ipynb #b3fddc96
 def mend_anchors(
