@@ -39,7 +39,7 @@ STRATEGY_NAMES = {
 }
 
 # %% ../../nbs/api/00_ground/04_figures.ipynb #c6c8ea19
-_HEAVY = 250_000     # Characters of an SVG above which a PNG is lighter
+_HEAVY = 100_000     # Characters of an SVG above which a PNG is lighter
 
 def _saved(fig, kind: str):
     "A figure as SVG or PNG, without the moment it was drawn: the same figure is the same file."
