@@ -364,6 +364,26 @@ def test_keyboard(driver, base):
     assert driver.execute_script("return [...document.querySelectorAll('main pre, main .table-box, main .math.display')].every(e => e.tabIndex === 0)")
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_pictures_turn_by_keyboard(driver, base, name):
+    "Each knob, by an arrow key: another picture, said in words; nothing is wider than the page; without a script there is a still one."
+    from selenium.webdriver.common.keys import Keys
+    shape(driver, *SHAPES[name], dark=False)
+    driver.get(base + "guides/turn.html")
+    turned, told = 0, "return [arguments[0].querySelector('svg').innerHTML, arguments[0].querySelector('svg').getAttribute('aria-label')]"
+    figures = driver.find_elements("css selector", "main figure.turn")
+    for figure in figures:
+        assert driver.execute_script("return arguments[0].querySelector('.still').hidden && !!arguments[0].querySelector('.still img').src", figure)
+        for knob in figure.find_elements("css selector", "input"):
+            before = driver.execute_script(told, figure)
+            knob.send_keys(Keys.ARROW_RIGHT)
+            after = driver.execute_script(told, figure)
+            assert after[0] != before[0] and after[1] != before[1] and knob.get_attribute("aria-valuetext") in after[1]
+            turned += 1
+    assert len(figures) == 5 and turned == 8
+    assert driver.execute_script("return document.scrollingElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 @pytest.mark.parametrize("preferred", [False, True], ids=["from light", "from dark"])
 def test_button_turns_the_lights_off_and_on(driver, base, preferred):
     "Without a reload, both ways, whatever the system prefers; and the next page remembers."
