@@ -330,7 +330,8 @@ def test_front_page_answers_in_one_screen(driver, base):
 
 def test_pages_of_the_study_name_their_run(site):
     pages = sorted((site / "research").glob("*.html"))
-    assert len(pages) == 7 and [p.name for p in pages if "Executed by" not in p.read_text(encoding="utf-8")] == []
+    assert len(pages) == len(list((ROOT / "nbs" / "research").glob("[0-9]*.ipynb"))) > 6
+    assert [p.name for p in pages if "Executed by" not in p.read_text(encoding="utf-8")] == []
 
 
 def test_library_pages_show_every_public_name(site):
