@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "tuning": ["tune"],
     "pictures": ["colour_of", "plot_densities", "plot_intervals"],
     "making": ["judge_maker", "judge_makers", "MAKER_COLUMNS", "agreement_table", "disagreeing", "causes_table",
-        "plot_causes", "fee_table", "fee_sentence", "profit_sentence", "agreement_sentence", "earners",
+        "plot_causes", "fee_table", "fee_sentence", "profit_sentence", "agreement_sentence",
         "earning_sentence", "with_off"],
     "verdict": ["VERDICT_WORDS", "in_words", "with_interval", "verdict_sentence", "share_in_words"],
     "tables": ["UNIT_DIGITS", "unit_digits", "RESULT_COLUMNS", "show_result", "seed_table", "comparison_table"],

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAKER_COLUMNS', 'judge_maker', 'judge_makers', 'agreement_table', 'disagreeing', 'causes_table', 'plot_causes',
-           'fee_table', 'fee_sentence', 'profit_sentence', 'agreement_sentence', 'earners', 'earning_sentence',
-           'with_off']
+           'fee_table', 'fee_sentence', 'profit_sentence', 'agreement_sentence', 'earning_sentence', 'with_off']
 
 # %% ../../nbs/api/08_backtest/07_making.ipynb #69219146
 from itertools import product
@@ -202,21 +201,22 @@ def agreement_sentence(
     return f"**The simulated market and the bars disagree** for {_differing(agreement, differ)}. {why}{little}"
 
 # %% ../../nbs/api/08_backtest/07_making.ipynb #f12c7f4d
-def earners(
-    outcomes: pd.DataFrame,  # From `judge_makers`
-    fills: str,
-) -> list:
-    "Makers whose profit is clear of zero in every market under these fills."
-    clear = outcomes["low"].unstack("market").xs(fills) > 0
-    return list(clear.index[clear.all(axis=1)])
-
-# %% ../../nbs/api/08_backtest/07_making.ipynb #c4d18626
 def _taken(parts, fills):
     "Adverse selection in units of the spread captured, smallest and largest of makers and markets."
     rows = parts.xs(fills, level="fills")
-    return (-rows["adverse selection"] / rows["spread captured"]).agg(["min", "max"])
+    return (-rows["adverse selection"] / rows["spread captured"]).round(2).agg(["min", "max"]) + 0.
 
 # %% ../../nbs/api/08_backtest/07_making.ipynb #e95520d5
+def _earning(outcomes, parts, fills, why):
+    "Who earns under these fills."
+    clear = outcomes["low"].unstack("market").xs(fills, level=0) > 0
+    names, (least, most) = list(clear.index[clear.all(axis=1)]), _taken(parts, fills)
+    if names: who = f"**{_named(names)}** earn{'s' * (len(names) == 1)} in every market"
+    else: who = "**no maker earns** in every market" if clear.any(axis=None) else "**no maker earns** in any market"
+    return (f"Under {fills} fills, where {why}, {who}: adverse selection takes {least:.2f} to {most:.2f} of the spread "
+            "captured.")
+
+# %% ../../nbs/api/08_backtest/07_making.ipynb #b43b79d5
 def earning_sentence(
     outcomes: pd.DataFrame,  # From `judge_makers`
     parts: pd.DataFrame,  # Its attribution
@@ -224,18 +224,13 @@ def earning_sentence(
     days: int,
 ) -> str:  # Markdown
     "Which maker earns before it is hedged, under which fills, and why; computed."
-    said = []
-    for fills, why in (("candle", "every fill is passed through"), ("Poisson", "nobody is picked off, by assumption")):
-        names, (least, most) = earners(outcomes, fills), _taken(parts, fills)
-        who = f"**{_named(names)}** earn{'s' * (len(names) == 1)} in every market" if names else "**no maker earns** in " \
-              "every market"
-        said.append(f"Under {fills} fills, where {why}, {who}: adverse selection takes {least:.2f} to {most:.2f} of the "
-                    "spread captured.")
+    said = [_earning(outcomes, parts, "candle", "every fill is passed through"),
+            _earning(outcomes, parts, "Poisson", "nobody is picked off, by assumption")]
     row = outcomes.loc[("simulated", "candle", studied)]
     word = "earns" if row["low"] > 0 else "loses" if row["high"] < 0 else "neither earns nor loses"
-    return " ".join(said) + (f" The study hedges {readable(studied)} under candle fills: before it is hedged it {word}, "
-                             f"{_interval(row)} BTC in {days} days, so that its hedger is judged by risk. A maker that is "
-                             "off has neither.")
+    said.append(f"The study hedges {readable(studied)} under candle fills: before it is hedged it {word}, "
+                f"{_interval(row)} BTC in {days} days.")
+    return " ".join([*said, "A maker that is off has no profit and no risk."])
 
 # %% ../../nbs/api/08_backtest/07_making.ipynb #007caf02
 def with_off(

@@ -34,6 +34,7 @@ days   -2    -1.5    -1    -0.5     0     0.5     1     1.5     2
 """  # volatility over that at the money, by days to expiry and z
 QUOTED_LEVEL = .91  # Median volatility at the money, annualised
 
+# %% ../../nbs/api/04_market/20_seen.ipynb #b6a19461
 def quoted_smiles() -> pd.DataFrame:  # days × z
     "Real smiles: volatility over that at the money."
     table = pd.read_csv(StringIO(QUOTED_SMILES), sep=r"\s+", index_col="days")
@@ -47,13 +48,15 @@ def smile_medians(
     "Median smiles of two-sided quotes near the places of `QUOTED_SMILES`."
     places = quoted_smiles()
     days, z = places.index.to_numpy(float), places.columns.to_numpy(float)
-    seen = quotes[np.isfinite(quotes["half_spread"])].merge(levels.rename(columns={"vol": "level"}), on=["time", "tau"])
+    level = levels.rename(columns={"vol": "level"})
+    seen = quotes[np.isfinite(quotes["half_spread"])].merge(level, on=["time", "tau"])
     age = np.log(seen["tau"].to_numpy() * DAYS_PER_YEAR)
     score = (seen["log_moneyness"] / (seen["level"] * np.sqrt(seen["tau"]))).to_numpy()
     row, column = (np.abs(x[:, None] - nodes).argmin(1) for x, nodes in ((age, np.log(days)), (score, z)))
     near = (np.abs(age - np.log(days)[row]) < .35) & (np.abs(score - z[column]) < .25)
     ratio = (seen["iv"] / seen["level"])[near].groupby([row[near], column[near]]).median().unstack()
-    return ratio.reindex(range(len(days)), columns=range(len(z))).set_axis(places.index).set_axis(places.columns, axis=1)
+    whole = ratio.reindex(range(len(days)), columns=range(len(z)))
+    return whole.set_axis(places.index).set_axis(places.columns, axis=1)
 
 # %% ../../nbs/api/04_market/20_seen.ipynb #247c62ce
 def model_smiles(
@@ -95,7 +98,7 @@ def plot_half_spreads(
         row = [np.interp(delta, market.spread.deltas, bp) for bp in market.spread.bp]
         at = [np.interp(np.log(d), np.log(market.spread.days), column) for column in np.array(row).T]
         ax.semilogy(delta, at, color=colour, label=f"{d} d, traded")
-    ax.set(xlabel="absolute delta", ylabel="half-spread, bp of the spot", title="What crossing an option's spread costs")
+    ax.set(xlabel="absolute delta", ylabel="half-spread, bp of the spot", title="Crossing an option's spread")
     ax.legend(ncols=3)
 
 # %% ../../nbs/api/04_market/20_seen.ipynb #6b784b80
@@ -117,6 +120,7 @@ def dealing_table(
 # %% ../../nbs/api/04_market/20_seen.ipynb #4c2a479e
 QUOTED_SLIPPAGE = {.1: .0291, .98: .0885, 9.1: .536, 54.5: 2.53}   # bp, half-spread included, by BTC of an order
 
+# %% ../../nbs/api/04_market/20_seen.ipynb #20636639
 def slippage_table(
     perpetual: Perpetual,
 ) -> pd.DataFrame:  # BTC → seen, charged (bp), ratio
@@ -153,6 +157,6 @@ def dealing_sentence(
     dearest = (table["half-spread, bp"] + table["fee, bp"]).idxmax()
     small, large = (perpetual.cost_of(q, 1.) / q / BP for q in (1., 50.))
     total = table.loc[dearest, "half-spread, bp"] + table.loc[dearest, "fee, bp"]
-    return (f"**What a hedge costs.** One BTC of the perpetual costs {small:.1f} bp, fifty cost {large:.1f} bp each; the "
-            f"option {dearest} costs {total:.0f} bp of the spot, and one day at the money "
+    return (f"**What a hedge costs.** One BTC of the perpetual costs {small:.1f} bp, fifty cost {large:.1f} bp each; "
+            f"the option {dearest} costs {total:.0f} bp of the spot, and one day at the money "
             f"{table.loc['1d 1 call', 'cost, % of premium']:.1f} % of its premium.")

@@ -118,5 +118,5 @@ def market_conclusions(
     at = universe.relative_strike == 1
     back = bought["payoff"][at].sum() / bought["premium"][at].sum()
     buyers = f"**Buyers.** Bought at every listing, contracts struck at the spot paid back {back:.2f} of their premium."
-    said = [_regimes(chains), *(_level(name, row) for name, row in level.iterrows()), buyers, *_orders(fitted, perpetual)]
-    return "\n".join(f"- {line}" for line in said)
+    levels = [_level(name, row) for name, row in level.iterrows()]
+    return "\n".join(f"- {line}" for line in (_regimes(chains), *levels, buyers, *_orders(fitted, perpetual)))
