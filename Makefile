@@ -7,7 +7,9 @@ PYTHON  ?= python3
 PROFILE ?= study
 VENV    := .venv
 BIN     := $(VENV)/bin
-READY   := $(VENV)/.ready
+READY   := $(VENV)/.ready-study
+READY_DEV := $(VENV)/.ready
+comma   := ,
 export DATA REPAIR PROFILE OUT P RUN
 export OPENBLAS_NUM_THREADS ?= 1
 
@@ -18,19 +20,26 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@sed -n '3,4s/^#  */e.g. /p' $(MAKEFILE_LIST)
 
-# The environment, made once and brought up to date when the requirements change.
-$(READY): settings.ini setup.py constraints.txt
+# The environments, made once and brought up to date when the requirements change: what the study needs, and all that developers need, which includes it.
+define install
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
-	@echo "setting up $(VENV), once: about 200 packages, a few minutes"
+	@echo "setting up $(VENV), once: about $(2) packages, a few minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e '.[dev]'
-	@touch $@
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e '.[$(1)]'
+	@touch $(3)
+endef
+
+$(READY): settings.ini setup.py constraints.txt
+	$(call install,train$(comma)dask,90,$@)
+
+$(READY_DEV): settings.ini setup.py constraints.txt
+	$(call install,dev,200,$@ $(READY))
 
 run: $(READY) ## the study: notebooks 01 to 07 into one run folder
 	@set -f; set --; for p in $$P; do set -- "$$@" -p "$$p"; done; \
 	$(BIN)/btc-hedge run --profile "$$PROFILE" $(if $(DATA),--data "$$DATA") $(if $(REPAIR),--repair "$$REPAIR") $(if $(OUT),--out "$$OUT") "$$@"
 
-test: $(READY) browser ## every test, from the notebooks' own cells to the site in a browser
+test: $(READY_DEV) browser ## every test, from the notebooks' own cells to the site in a browser
 	$(BIN)/python -m pytest -n logical --dist loadgroup --durations=10 -ra $(T) tests
 
 # The site is tested in a real browser; without one those tests are skipped and say so.
@@ -40,11 +49,11 @@ browser:
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver > /dev/null; } || \
 	echo "no chromium and chromedriver here: install both (Debian: apt-get install chromium chromium-driver) to test the site in a browser"
 
-docs: $(READY) ## the site, into _docs/
+docs: $(READY_DEV) ## the site, into _docs/
 	@$(BIN)/btc-hedge docs $(if $(RUN),--run "$$RUN")
 
-lab: $(READY) ## JupyterLab on the notebooks
+lab: $(READY_DEV) ## JupyterLab on the notebooks
 	@$(BIN)/python -m jupyterlab nbs
 
-bench: $(READY) ## speed against public peers, into runs/benchmarks.ipynb
+bench: $(READY_DEV) ## speed against public peers, into runs/benchmarks.ipynb
 	@mkdir -p runs && $(BIN)/python -m papermill -k python3 nbs/benchmarks.ipynb runs/benchmarks.ipynb

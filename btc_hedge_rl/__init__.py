@@ -1,5 +1,12 @@
 __version__ = "0.1.0"
 
+from pathlib import Path as _Path
+
+from btc_hedge_rl.ground.caches import find_caches, one_blas_thread
+
+find_caches(_Path(__file__).parent)     # before anything compiles
+one_blas_thread()
+
 from gymnasium.envs.registration import register, registry
 
 for _task in ("DeltaHedging", "OptionHedging"):

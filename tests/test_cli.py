@@ -1,4 +1,7 @@
 """Requests that cannot be met end with one line, exit code 2, and nothing written."""
+import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -27,6 +30,10 @@ def tree(tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     (tmp_path / "bad.toml").write_text("n_paths = = 3")
     (tmp_path / "unknown.toml").write_text("n_path = 3")
+    (tmp_path / "digits.toml").write_text("n_paths = " + "1" * 10**6)
+    for folder, text in (("r", '{"cells": [], "metadata": {"kernelspec": {"name": "ir", "language": "R"}}}'), ("deep", "[" * 10**6)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "01_a.ipynb").write_text(text)
     return tmp_path
 
 
@@ -63,6 +70,13 @@ BAD = {
     "nothing to continue": (["--from", "2"], "earlier run"),
     "from and only": (["--from", "2", "--only", "2"], "exclude"),
     "no time": (["--timeout", "-1"], "time limit"),
+    "endless time": (["--timeout", "inf"], "time limit"),
+    "no number for a time": (["--timeout", "nan"], "time limit"),
+    "not UTF-8": (["--data", "b\udcffars.csv"], "UTF-8"),
+    "twice": (["-p", "n_paths=20", "-p", "n_paths=30"], "n_paths is given twice"),
+    "another language": (["--notebooks", "r"], "written in R"),
+    "JSON without bottom": (["--notebooks", "deep"], "is not JSON"),
+    "a number of a million digits": (["--profile", "digits.toml"], "digits.toml"),
     "unknown option": (["--fast"], "--fast"),
 }
 
@@ -80,7 +94,8 @@ def test_bad_request(name, tree, study):
     assert result.out == "" and listing(tree) == before
 
 
-@pytest.mark.parametrize("words", [["walk"], ["fetch"], ["fetch", "BTCUSDT", "July", "2025-08"], ["sweep"], ["docs", "--run", "absent"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["walk"], ["walk-forward", "absent.csv"], ["walk-forward", "--train-days", "900"], ["walk-forward", "--learners", "sac"], ["fetch"], ["fetch", "BTCUSDT", "July", "2025-08"], ["sweep"], ["docs", "--run", "absent"], ["sweep", "--rules", "-p", "cost=1e-3,0.001"],
+                                   ["sweep", "--rules", "--seeds", "0,1,0"], ["sweep", "--rules", "-p", "seed=1", "--seeds", "2"]], ids=" ".join)
 def test_other_bad_requests(words, tmp_path, study):
     if words == ["sweep"]: words = ["sweep", "--notebooks", study, "--profile", ""]
     result = btc_hedge(*words, cwd=tmp_path)
@@ -93,10 +108,16 @@ def test_one_line_in_a_process_of_its_own(tmp_path, study):
     assert (result.code, result.out, len(result.err.splitlines())) == (2, "", 1) and listing(tmp_path) == []
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["sweep"], ["fetch"], ["docs"]], ids=" ".join)
+@pytest.mark.parametrize("words", [[], ["run"], ["sweep"], ["walk-forward"], ["fetch"], ["docs"]], ids=" ".join)
 def test_help(words, tmp_path):
     result = btc_hedge(*words, "--help", cwd=tmp_path)
     assert result.code == 0 and result.out.startswith(f"Usage: btc-hedge {' '.join(words)}".rstrip()) and result.err == ""
+
+
+def test_help_names_the_exit_codes_and_needs_neither_time_nor_pytorch(tmp_path):
+    code = "import sys, btc_hedge_rl.cli as c\ntry: c.main(['--help'])\nfinally: print(sorted({'torch', 'pandas', 'numba', 'dask', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
+    assert "Exit codes: 0 done; 1" in " ".join(result.stdout.split()) and result.stderr == "[]\n"
 
 
 def test_parameters_are_listed(tmp_path):

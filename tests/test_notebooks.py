@@ -13,7 +13,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from btc_hedge_rl.pipeline import package_hash
+from btc_hedge_rl.ground import package_hash
 
 NBS = ROOT / "nbs"
 API, RESEARCH, GUIDES = (sorted((NBS / folder).rglob("[0-9]*.ipynb")) for folder in ("api", "research", "guides"))

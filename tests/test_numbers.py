@@ -88,15 +88,31 @@ def test_sentences(where):
     assert NUMBER.findall(prose) == []
 
 
+def comparison(task, other, world="qed-hawkes"):
+    wanted = (task, world, "ppo", other, "cvar95")
+    return next(c for c in METRICS["comparisons"] if (c["task"], c["world"], c["first"], c["second"], c["metric"]) == wanted)
+
+
 def test_sentences_say_what_the_run_found():
-    "The percentages of the headline, computed here once more from the metrics."
-    def percent(task, other):
-        found = next(c for c in METRICS["comparisons"] if (c["task"], c["second"], c["metric"]) == (task, other, "cvar95"))
-        if found["low"] <= 0 <= found["high"]: return None
-        return f"{abs(METRICS[task]['ppo']['cvar95'] / METRICS[task][other]['cvar95'] - 1):.0%}"
-    expected = [percent(*pair) for pair in (("delta_hedging", "bs_delta"), ("delta_hedging", "whalley_wilmott"), ("delta_hedging", "constant_band"), ("option_hedging", "unhedged"), ("option_hedging", "rule_delta"))]
-    assert re.findall(r"\d+%", headline()) == [p for p in expected if p]
-    assert headline().count("not distinguishable") == expected.count(None)
+    "The percentages, differences and shares of the headline, computed here once more from the metrics."
+    tail = lambda world, name, task="delta_hedging": METRICS["worlds"][world][task][name]["cvar95"]
+    expected = []
+    for world in ("qed-hawkes", "stochastic-vol"):
+        found, share = comparison("delta_hedging", "best_rule", world), METRICS["shares"][world]
+        change = abs(tail(world, "ppo") / tail(world, "best_rule") - 1)
+        if not found["low"] <= 0 <= found["high"]: expected.append(f"{change:.{0 if change >= .005 else 1}%}")
+        if share["share"] is not None:
+            assert share["share"] == pytest.approx((tail(world, "best_rule") - tail(world, "ppo")) / (tail(world, "best_rule") - tail(world, "pathwise")))
+            expected += [f"{share[k]:.0%}" for k in ("share", "low", "high") if share[k] is not None]
+    for other in ("unhedged", "rule_delta"):
+        found = comparison("option_hedging", other)
+        change = abs(METRICS["option_hedging"]["ppo"]["cvar95"] / METRICS["option_hedging"][other]["cvar95"] - 1)
+        if not found["low"] <= 0 <= found["high"]: expected.append(f"{change:.{0 if change >= .005 else 1}%}")
+    assert re.findall(r"-?\d+(?:\.\d+)?%", headline()) == expected
+    sizes = re.findall(r"([-+]\d+\.\d) \[([-+]\d+\.\d), ([-+]\d+\.\d)\] bp", headline())
+    shown = [world for world in METRICS["worlds"] if world in ("qed-hawkes", "stochastic-vol") or comparison("delta_hedging", "best_rule", world)["verdict"] != "better"]
+    differences = [comparison("delta_hedging", "best_rule", world) for world in shown]
+    assert sizes == [tuple(f"{c[k]:+.1f}" for k in ("difference", "low", "high")) for c in differences], "a market in which it does not win is missing, or a number is another"
 
 
 def test_front_page_source_holds_no_result():
@@ -138,7 +154,8 @@ def test_picture_is_of_this_run():
     plot_headline(METRICS)
     drawn = [line.get_xdata()[0] for ax in plt.gcf().axes for line in ax.lines if line.get_marker() == "o"]
     plt.close()
-    expected = [100 * c["difference"] / METRICS[c["task"]][c["second"]]["cvar95"] for task in ("delta_hedging", "option_hedging") for c in METRICS["comparisons"]
-                if c["task"] == task and c["metric"] == "cvar95"]
+    calls = [(METRICS["worlds"][world]["delta_hedging"], comparison("delta_hedging", "best_rule", world)) for world in METRICS["worlds"]]
+    books = [(METRICS["option_hedging"], c) for c in METRICS["comparisons"] if c["task"] == "option_hedging" and c["metric"] == "cvar95"]
+    expected = [100 * c["difference"] / rows[c["second"]]["cvar95"] for rows, c in calls + books]
     assert drawn == pytest.approx(expected)
     assert (RESULTS / "headline.png").read_bytes()[:4] == b"\x89PNG"

@@ -13,6 +13,8 @@ import psutil
 import pytest
 from conftest import BARS, OUT, btc_hedge, smoke, start
 
+from btc_hedge_rl.pipeline import write_notebooks
+
 PLAIN = ("run", "--profile", "", "--out", OUT)
 
 
@@ -84,8 +86,54 @@ def test_cache(study, tmp_path):
     (tmp_path / OUT / "artifacts" / "option_hedging.json").unlink()
     assert run("-p", "n_boot=20")["3"] == "done (artifact option_hedging.json is missing)"
     changed = run("-p", "n_boot=20", "-p", "spread=2")
-    assert changed["2"] == "done (changed: parameters spread)" and changed["3"] == "done (changed: artifacts)"
+    assert changed == {"1": "reused", "2": "done (changed: parameters spread)", "3": "reused", "4": "reused"}     # nobody reads what 2 wrote
+    moved = run("-p", "n_boot=20", "-p", "spread=2", "-p", "sigma=.5")
+    assert moved["2"] == moved["3"] == "done (changed: artifacts paths.npy)" and moved["4"] == "done (changed: artifacts delta_hedging.json)"
     assert all(s == "done (asked for)" for s in run("--force").values())
+
+
+SHY = {"01_a": """
+run_folder = '.'
+number = 1  # Written
+# %%
+from pathlib import Path
+Path(run_folder, "artifacts", "a.txt").write_text(str(number))
+Path(run_folder, "artifacts", "b.txt").write_text("b")""", "02_b": """
+run_folder = '.'
+# %%
+from pathlib import Path
+print(Path(run_folder, "artifacts", "b.txt").read_text())"""}
+
+
+def test_a_step_that_asks_for_nothing_may_have_read_everything(tmp_path):
+    notebooks = write_notebooks(tmp_path / "notebooks", SHY)
+    run = lambda *words: states(btc_hedge(*PLAIN, "--notebooks", notebooks, *words, cwd=tmp_path))
+    run()
+    assert run()["2"] == "reused" and run("-p", "number=2")["2"] == "done (changed: artifacts)"
+
+
+def test_an_interrupted_run_leaves_nothing_of_the_old_seed(reference, study, tmp_path):
+    "Artifacts of the old seed go before the first step of the new one runs, or as soon as its bytes are known."
+    shutil.copytree(reference[0] / OUT, tmp_path / OUT)
+    process = start(*PLAIN, "--notebooks", study, "-p", "seed=1", "-p", "pause=3", cwd=tmp_path)
+    wait_for("03_hedges", tmp_path)
+    process.kill()
+    process.communicate()
+    left = {p.name for p in (tmp_path / OUT / "artifacts").iterdir()}
+    assert {"paths.npy", "market_making.json"} <= left and not {"delta_hedging.json", "comparisons.json"} & left and not (tmp_path / OUT / "metrics.json").exists()
+    assert {k: r["status"] for k, r in manifest(tmp_path)["steps"].items()}["04_summary"] == "outdated"
+    assert btc_hedge(*PLAIN, "--notebooks", study, cwd=tmp_path).code == 0
+    assert (tmp_path / OUT / "metrics.json").read_bytes() == reference[2]
+
+
+def test_log_and_json(study, tmp_path):
+    done = btc_hedge(*PLAIN, "--notebooks", study, "--json", cwd=tmp_path)
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert [e["event"] for e in events] == ["begin", "done"] * 4 and events[-1]["step"] == "04_summary" and events[0]["of"] == 4
+    failed = btc_hedge(*PLAIN, "--notebooks", study, "--json", "-p", "fail=cell", cwd=tmp_path)
+    assert failed.code == 1 and json.loads(failed.out.splitlines()[-1])["event"] == "failed"
+    log = (tmp_path / OUT / "run.log").read_text()
+    assert log.count("asked for: ") == 2 and "fail = 'cell'" in log and "ValueError: the policy collapsed" in log and manifest(tmp_path)["processor"] in log
 
 
 def test_from_and_only(study, tmp_path):
@@ -203,6 +251,8 @@ def test_a_failing_point_does_not_stop_the_sweep(study, tmp_path):
 def test_smoke_on_the_sample(smoke_run):
     folder, out, _ = smoke_run
     assert len(states(out)) == 7 and manifest(folder)["data"] == "synthetic sample"
+    kept = [o.get("data", {}) for path in (folder / OUT).glob("0*.ipynb") for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])]
+    assert sum("image/svg+xml" in data for data in kept) > 5 and not any({"image/svg+xml", "image/png"} <= data.keys() for data in kept)
     used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])     # processor time: a busy computer is no reason to fail
     before = used()
     again, _ = smoke(folder)

@@ -7,6 +7,7 @@ __all__ = ['LONG', 'PPO_SETTINGS', 'PPOSettings', 'by_takeover', 'ppo_settings',
            'MinusRisk', 'train_ppo']
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #3919a831
+import os
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from math import gcd, log2
@@ -24,8 +25,8 @@ from tqdm import tqdm
 from ..ground import InputError
 from ..simulator import Paths
 from ..envs import (
-    DeltaTask, OptionTask, OwnTakeoverEnv, TakeoverEnv, Task, band_stage, batch_of, for_learning, play_stage, rule_tape,
-    run_episodes, sb3_vec_env)
+    DeltaTask, OptionTask, OwnTakeoverEnv, TakeoverEnv, Task, band_stage, batch_of, for_learning, nearly_proportional,
+    play_stage, rule_tape, run_episodes, sb3_vec_env)
 from .hedger import PolicyHedger, training_task
 from .policy import ResidualPolicy, blind_to_account, is_blind, network_of, new_policy, one_thread
 
@@ -51,8 +52,7 @@ def by_takeover(
 ) -> bool:
     "Whether actions are rewarded as if a rule took over: bands in BTC, costs in proportion to what is traded."
     if getattr(getattr(task, "action", None), "in_widths", True): return False
-    terms = task.perpetual.terms
-    return not (terms.impact or terms.ticket)
+    return nearly_proportional(task)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #74d99b10
 def _whole_episodes(timesteps, actions):
@@ -206,7 +206,7 @@ def train_ppo(
     start: PolicyHedger | None = None,  # Continue from this hedger
     checkpoints=None,  # Folder that receives the policy each time it is judged, as `step_N`
     progress: bool = True,  # Show a progress bar
-    tensorboard: str | None = None,  # Folder of TensorBoard logs
+    tensorboard: str | None = None,  # Folder of TensorBoard logs; that of BTC_HEDGE_TENSORBOARD without it
 ) -> PolicyHedger:  # Trained hedger
     "Train a PPO hedger; the same seed gives the same policy whatever the threads."
     task = training_task(task)
@@ -215,7 +215,8 @@ def train_ppo(
     benchmark = benchmark or task.reference_rule()
     keep, judges = _keeper(task, paths, settings, benchmark, seed), MinusRisk if by_takeover(task) else mean_reward
     with one_thread():
-        agent = _learner(task, _episodes(task, paths, settings, benchmark, seed), settings, seed, tensorboard)
+        logs = tensorboard or os.environ.get("BTC_HEDGE_TENSORBOARD") or None
+        agent = _learner(task, _episodes(task, paths, settings, benchmark, seed), settings, seed, logs)
         if start is not None: _begin_as(agent.policy, start, task)
         _lend_answers(agent)
         judge = None if validation is None else judges(task, validation)

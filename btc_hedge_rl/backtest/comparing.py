@@ -13,7 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import stats
 
-from ..ground import InputError
+from ..ground import InputError, check_whole
 from .metrics import METRICS
 from .playing import BacktestResult
 
@@ -87,6 +87,7 @@ def bootstrap_differences(
     block: int,
 ) -> np.ndarray:  # (n_boot,)
     "Differences of a metric in resamples of paths and seeds."
+    check_whole("seed", seed)
     rng, differences, paths = np.random.default_rng(seed), [], a.shape[1]
     for chunk in np.array_split(np.arange(n_boot), max(1, n_boot * paths // 2_000_000)):      # bounded memory
         index = draw_blocks(rng, len(chunk), paths, block)

@@ -20,13 +20,17 @@ def market_gaps(
     firsts: tuple,  # Learners
     seconds: tuple,  # Rules
     metrics: tuple = ("cvar95", "risk_cost"),
+    n_boot: int = 2000,  # Bootstrap resamples
+    level: float = .95,  # Coverage of the intervals
+    seed: int = 0,
 ) -> list[dict]:  # Ready for JSON: market, comparison, its share of the rival's value, verdict
     "Learners against rules, market by market."
     gaps = []
     for market, result in results.items():
         pairs = [(a, b) for a in firsts for b in seconds if a != b and {a, b} <= set(result.samples)]
-        for c in (compare(result, a, b, m) for a, b in pairs for m in metrics):
-            told = {k: getattr(c, k) for k in ("first", "second", "metric", "difference", "low", "high")}
+        for c in (compare(result, a, b, m, n_boot, level, seed) for a, b in pairs for m in metrics):
+            keys = ("first", "second", "metric", "difference", "low", "high", "level")
+            told = {k: getattr(c, k) for k in keys}
             share = c.difference / result.metrics.loc[c.second, c.metric]
             gaps.append({"market": market, **told, "share": share, "verdict": c.verdict})
     return gaps
@@ -36,7 +40,8 @@ def gaps_table(
     gaps: list[dict],  # From `market_gaps`
 ) -> pd.DataFrame:
     "One row a comparison; the metric in the index."
-    table = pd.DataFrame(gaps).drop(columns="verdict").map(lambda x: readable(x) if isinstance(x, str) else x)
+    kept = pd.DataFrame(gaps).drop(columns=["verdict", "level"])
+    table = kept.map(lambda x: readable(x) if isinstance(x, str) else x)
     return table.set_index(["market", "first", "second", "metric"])
 
 # %% ../../nbs/api/08_backtest/10_elsewhere.ipynb #4a400c1a

@@ -8,7 +8,6 @@ __all__ = ['Lesson', 'PathwiseLesson', 'PPOLesson']
 # %% ../../nbs/api/08_backtest/20_lessons.ipynb #5a2d4640
 from dataclasses import dataclass, replace
 
-from ..agents import PolicyHedger, train_pathwise, train_ppo
 from ..envs import DeltaTask, RuleBand
 from ..strategies import Band
 from .contest import OtherMarket
@@ -20,17 +19,18 @@ class Lesson:
     world: str = "stochastic-vol"  # Where it takes place
     length: int = 12  # Epochs, or actions
 
-    def __call__(self, market: OtherMarket, task: DeltaTask, rule: Band, seed: int) -> PolicyHedger:
+    def __call__(self, market: OtherMarket, task: DeltaTask, rule: Band, seed: int) -> "PolicyHedger":
         "Train in the market, from the rule."
         return self.train(market, replace(task, vol=market.vol, action=RuleBand(rule)), seed)
 
-# %% ../../nbs/api/08_backtest/20_lessons.ipynb #89cea51e
+# %% ../../nbs/api/08_backtest/20_lessons.ipynb #3925e324
 @dataclass(frozen=True)
 class PathwiseLesson(Lesson):
     "Deep hedging: gradients of the objective."
-    def train(self, market: OtherMarket, task: DeltaTask, seed: int) -> PolicyHedger:
+    def train(self, market: OtherMarket, task: DeltaTask, seed: int) -> "PolicyHedger":
         "Epochs over the training paths."
-        return train_pathwise(task, market.train, self.length, seed=seed, progress=False)
+        from btc_hedge_rl.agents import train_pathwise     # here, so that a walk of rules needs no PyTorch
+        return train_pathwise(task, market.train, self.length, seed=seed, validation=market.validation, progress=False)
 
 # %% ../../nbs/api/08_backtest/20_lessons.ipynb #e07f5e96
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class PPOLesson(Lesson):
     "Proximal policy optimisation."
     length: int = 500_000
 
-    def train(self, market: OtherMarket, task: DeltaTask, seed: int) -> PolicyHedger:
+    def train(self, market: OtherMarket, task: DeltaTask, seed: int) -> "PolicyHedger":
         "Actions in all episodes together."
+        from btc_hedge_rl.agents import train_ppo
         return train_ppo(task, market.train, self.length, seed=seed, validation=market.validation, progress=False)

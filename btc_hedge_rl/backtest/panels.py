@@ -14,7 +14,6 @@ import pandas as pd
 from ..ground import BARS_PER_DAY, BP, PALETTE, fan, readable
 from ..simulator import Paths
 from ..envs import Episodes, Task, batch_of, run_episodes
-from ..agents import band_map
 from .pictures import colour_of
 
 # %% ../../nbs/api/08_backtest/14_panels.ipynb #43736c2e
@@ -67,15 +66,18 @@ def plot_band_maps(
     cost: float,  # Fraction of notional
 ) -> None:
     "Shift of the centre and factor on the width, a row a hedger."
+    from btc_hedge_rl.agents import band_map     # here, so that a backtest of rules needs no PyTorch
     moneyness, days = np.linspace(.9, 1.1, 61), np.linspace(.25, 14, 56)
     fig, axes = plt.subplots(len(hedgers), 2, figsize=(10, 3.1 * len(hedgers)), sharex=True, sharey=True, squeeze=False)
     for row, (name, hedger) in zip(axes, hedgers.items()):
         shift, factor = band_map(hedger, moneyness, days, vol, cost)
-        titles = (f"{name}: shift of the centre, half-widths", f"{name}: width, log₂ of the factor")
-        for ax, values, title in zip(row, (shift, np.log2(factor)), titles):
-            image = ax.pcolormesh(moneyness, days, values, cmap="RdBu_r", vmin=-1, vmax=1, rasterized=True)
+        action = hedger.task.action
+        unit, reach = ("half-widths" if action.in_widths else "BTC"), (action.max_shift, np.log2(action.max_scale))
+        titles = (f"{name}: shift of the centre, {unit}", f"{name}: width, log₂ of the factor")
+        for ax, values, title, most in zip(row, (shift, np.log2(factor)), titles, reach):
+            image = ax.pcolormesh(moneyness, days, values, cmap="RdBu_r", vmin=-most, vmax=most, rasterized=True)
             ax.set(title=title)
-        fig.colorbar(image, ax=row)
+            fig.colorbar(image, ax=ax)
     for ax in axes[-1]: ax.set_xlabel("spot / strike")
     for ax in axes[:, 0]: ax.set_ylabel("days to expiry")
 

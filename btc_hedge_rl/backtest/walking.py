@@ -244,17 +244,18 @@ def with_lessons(
         elif arrays: taught[i] = Played(record, arrays | lesson.arrays)
     return taught
 
-# %% ../../nbs/api/08_backtest/21_walking.ipynb #51f8dd75
+# %% ../../nbs/api/08_backtest/21_walking.ipynb #57df8e2b
 def walk_forward(
     bars: pd.DataFrame,
     train_days: float,  # Known before each cut
     test_days: float,  # In which windows begin
     plan: Plan | None = None,  # What happens at each stop; the classical rules by default
     spread: Callable = in_turn,  # How tasks are done: (function, tasks) to (number, result) in any order
+    last: int = 0,  # Only so many last stops; 0 for all
 ) -> WalkForward:
     "Walk through the bars."
     plan = plan or Plan()
-    folds, extra = folds_of(bars.index, train_days, test_days, plan.days), pd.Timedelta(days=plan.days)
+    folds, extra = folds_of(bars.index, train_days, test_days, plan.days)[-last:], pd.Timedelta(days=plan.days)
     tasks = [(plan, fold, bars.loc[fold.known - pd.Timedelta(days=30):fold.end + extra]) for fold in folds]
     done = dict(spread(play_rules, tasks))
     stops = with_lessons(plan, tasks, [done[i] for i in range(len(folds))], spread)

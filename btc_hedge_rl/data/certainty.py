@@ -9,7 +9,7 @@ __all__ = ['resampled_rows', 'bootstrap_facts', 'largest_move', 'cut_out']
 import numpy as np
 import pandas as pd
 
-from ..ground import BAR, InputError
+from ..ground import BAR, InputError, check_whole
 from .bars import PRICES
 from .facts import FACTS, GAUSSIAN_WALK, facts_of_returns, returns_and_clock, stylized_facts
 from .seams import returns_within, segments
@@ -34,6 +34,7 @@ def bootstrap_facts(
 ) -> pd.DataFrame:  # A row a fact: meaning, value, standard_error, gaussian_walk (NaN where that is not fixed)
     "Stylized facts with block-bootstrap standard errors."
     parts = returns_and_clock(*(bars[c].to_numpy() for c in PRICES), bars.index)
+    check_whole("seed", seed)
     total, length = len(parts[0]), min(pd.Timedelta(block) // BAR, len(parts[0]))
     if length < 1 or n < 2:
         raise InputError(f"n={n}, block={block!r}: at least 2 resamples and blocks of at least 5 minutes are needed.")

@@ -122,6 +122,8 @@ def _only_member(
     if member.file_size > MAX_BYTES:
         raise InputError(f"{name}: its member unpacks to {member.file_size:,} bytes, above the limit of {MAX_BYTES:,}.")
     if member.flag_bits & 1: raise InputError(f"{name}: is encrypted; give it unencrypted.")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{name}: is packed by method {member.compress_type}; pack it as usual (deflate).")
     return member
 
 # %% ../../nbs/api/01_data/09_containers.ipynb #b83f046c
@@ -133,7 +135,9 @@ def unzip(
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             member = _only_member(archive, name)
-            return archive.read(member), f"{name}/{member.filename}"
+            with archive.open(member) as file: content = file.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES: raise InputError(f"{name}: unpacks to more than {MAX_BYTES:,} bytes.")
+            return content, f"{name}/{member.filename}"
     except InputError:
         raise
     except Exception as error:  # zipfile raises a dozen kinds of errors on a damaged archive

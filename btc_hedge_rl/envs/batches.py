@@ -8,7 +8,7 @@ __all__ = ['default_paths', 'batch_of']
 # %% ../../nbs/api/06_envs/12_batches.ipynb #12597d7f
 from functools import lru_cache
 
-from ..ground import BARS_PER_DAY, InputError
+from ..ground import BARS_PER_DAY, InputError, check_memory
 from ..simulator import Paths, reference_model, simulate
 from .delta import DeltaHedging
 from .episodes import HedgingBatch
@@ -33,6 +33,8 @@ def batch_of(
 ) -> HedgingBatch:
     "Episodes of a task."
     task, paths = as_task(task), default_paths() if paths is None else paths
+    check_memory(2 * paths.close.size, f"playing {len(paths):,} paths at once", "play them in parts, as "
+                 "btc-hedge sweep --rules does")
     make = lambda: _BATCHES[type(task)](task, paths, len(paths) if n is None else n, start, seed)
     batch, decisions = make(), paths.n_steps // task.decision_bars
     if repeat < 1 or decisions % repeat:

@@ -11,7 +11,7 @@ from fastcore.basics import patch
 
 from ..ground import DT, InputError, rate_from_half_life
 from ..simulator import Paths
-from ..strategies import HedgeState
+from ..strategies import HedgeState, beside
 from .actions import BandAction, RatioAction
 from .delta_decision import (DELTA_TERMS, DeltaAccount, Market, band_targets, delta_advance, delta_begin,
                                               delta_look)
@@ -30,7 +30,8 @@ class DeltaHedging(HedgingBatch):
         self.strike = task.moneyness * paths.close[:, 0]
         self.kept, self.lanes = np.zeros((len(KEPT), n)), new_lanes()
         self.account = DeltaAccount(*self.kept)
-        self.market = Market(paths.close, self.row, self.t, self.strike)
+        rates = beside(task.perpetual, paths.close, False).rates
+        self.market = Market(paths.close, self.row, self.t, self.strike, rates)
         self.terms = delta_terms(task, self.vol)
 
 # %% ../../nbs/api/06_envs/09_delta.ipynb #94237e0e

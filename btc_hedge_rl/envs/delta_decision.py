@@ -14,15 +14,16 @@ import numpy as np
 from numba import njit
 
 from ..ground import DAYS_PER_YEAR, DT
-from ..market import total_cost
+from ..market import FUNDING_BARS, TradingTerms, accepted, strain, total_cost
 from ..simulator import log_unit
 from .lanes import BLOCK, COMPILED, KEPT, LANES, clip, exp_lane, value_lanes, width_lanes
 
 # %% ../../nbs/api/06_envs/08_delta_decision.ipynb #b0bd2236
 DeltaAccount = namedtuple("DeltaAccount", KEPT)     # the rows of `kept`, (n,) each, USD and BTC
-Market = namedtuple("Market", "close row t strike")     # paths, and where each episode stands in them
-_REAL = "rate impact ticket risk_aversion vol slow_decay fast_decay interval risk_weight cost_weight threshold"
-DELTA_TERMS = np.dtype([(name, "f8") for name in _REAL.split()] + [("reward", "i8"), ("relative", "?")])
+Market = namedtuple("Market", "close row t strike rates")     # paths, where episodes stand in them, funding
+_REAL = "risk_aversion vol slow_decay fast_decay interval risk_weight cost_weight threshold"
+DELTA_TERMS = np.dtype([(name, "f8") for name in (*TradingTerms._fields, *_REAL.split())]
+                       + [("reward", "i8"), ("relative", "?")])
 
 # %% ../../nbs/api/06_envs/08_delta_decision.ipynb #fa2b543f
 @njit(inline="always", **COMPILED)
@@ -73,15 +74,41 @@ def follow_lanes(f, first, m, bars, market, terms):
             f.slow[i], f.fast[i] = v + terms.slow_decay * (f.slow[i] - v), v + terms.fast_decay * (f.fast[i] - v)
             f.move[i], f.now[i] = f.move[i] + r, f.spot[i]
 
+# %% ../../nbs/api/06_envs/08_delta_decision.ipynb #c6692fd6
+@njit(inline="always", **COMPILED)
+def _order_lanes(f, terms):
+    "Targets that whole orders can reach."
+    if terms.lot == 0 and terms.smallest == 0: return
+    for i in range(LANES): f.target[i] = f.position[i] + accepted(terms, f.target[i] - f.position[i], f.before[i])
+
+# %% ../../nbs/api/06_envs/08_delta_decision.ipynb #3f2996db
+@njit(inline="always", **COMPILED)
+def _strain_lanes(f, out, terms):
+    "Strain of the book at the volatility of each lane."
+    for i in range(LANES): out[i] = 1.0
+    if terms.impact == 0 or terms.stress == 0: return
+    for i in range(LANES): out[i] = strain(terms, math.sqrt(f.slow[i]))
+
+# %% ../../nbs/api/06_envs/08_delta_decision.ipynb #5bee4e55
+@njit(inline="always", **COMPILED)
+def _fund_lanes(f, first, m, bars, market):
+    "Funding that each lane pays within the interval, USD."
+    for i in range(LANES): f.due[i] = 0.0
+    if market.rates.shape[1] == 0: return
+    for i in range(m):
+        row, t = market.row[first + i], market.t[first + i]
+        for k in range(t // FUNDING_BARS, min((t + bars) // FUNDING_BARS, market.rates.shape[1])):
+            f.due[i] += f.target[i] * market.close[row, (k + 1) * FUNDING_BARS] * market.rates[row, k]
+
 # %% ../../nbs/api/06_envs/08_delta_decision.ipynb #fa142927
 @njit(inline="always", **COMPILED)
 def account_lanes(f, terms):
-    "Costs and profit of each lane."
+    "Costs, funding among them, and profit of each lane."
     for i in range(LANES):
         traded, closed = abs(f.target[i] - f.position[i]), abs(f.target[i]) if f.tau[i] == 0 else 0.0
         orders = (1.0 if traded > 0 else 0.0) + (1.0 if closed > 0 else 0.0)
-        squares = traded * traded * f.before[i] + closed * closed * f.spot[i]
-        f.cost[i] = total_cost(terms, traded * f.before[i] + closed * f.spot[i], squares, orders)
+        squares = f.thin[i] * traded * traded * f.before[i] + f.thinner[i] * closed * closed * f.spot[i]
+        f.cost[i] = total_cost(terms, traded * f.before[i] + closed * f.spot[i], squares, orders) + f.due[i]
         f.gain[i], f.exact[i] = f.gain[i] - f.option[i], f.exact[i] - f.option[i]
         f.pnl[i] += f.gain[i] - f.cost[i]
         f.paid[i] += f.cost[i]
@@ -124,7 +151,11 @@ def delta_advance(target, bars, market, terms, kept, lanes, reward):
         m = min(LANES, len(target) - first)
         load_run(f, kept, first, m)
         _face_market(f, target, bars, market, first, m)
+        _order_lanes(f, task)
+        _strain_lanes(f, f.thin, task)
+        _fund_lanes(f, first, m, bars, market)
         follow_lanes(f, first, m, bars, market, task)
+        _strain_lanes(f, f.thinner, task)
         for i in range(LANES):
             change = f.spot[i] - f.before[i]
             f.gain[i] = f.option[i] + f.target[i] * change          # less the new price, once it is known

@@ -18,7 +18,7 @@ LANES = 64
 COMPILED = dict(cache=True, error_model="numpy", fastmath=CONTRACT)      # as the market's kernels
 KEPT = ("option delta gamma position slow fast move pnl paid turnover peak drawdown "
         "width").split()    # of an episode, between decisions
-PASSING = ("spot strike tau vol moneyness stdev density vega before now target gain exact cost "
+PASSING = ("spot strike tau vol moneyness stdev density vega before now target gain exact cost due thin thinner "
            "shift scale").split()    # within one call
 
 # %% ../../nbs/api/06_envs/07_lanes.ipynb #2c2950a5

@@ -20,7 +20,7 @@ from ..strategies import (
     QUOTERS, Band, Constant, HoldOptions, InventorySkew, JumpLaw, QuotedVol, Quoter, RaisedVol, RuleDelta, TrailingVol,
     TunedVol, Unhedged, VarianceOptimal, WhalleyWilmottWidth, ZakamoulineWidth, maker_from_dict)
 from .actions import ACTIONS, BandAction, FreeBand, RatioAction, RuleBand
-from .features import DELTA_FEATURES, OPTION_FEATURES, look, n_numbers
+from .features import DELTA_FEATURES, HEDGED_FEATURES, OPTION_FEATURES, look, n_numbers
 from .objectives import CVaR, Entropic, MeanStd, Mixture, Objective
 from .rewards import BookReward, MeanVariance, Quadratic, StepEntropic, StepReward, STEP_REWARDS, Tail
 
@@ -104,7 +104,8 @@ class OptionTask(Task):
     fills: FillModel = CandleFills()  # When its quotes are hit
     market: OptionMarket | None = None  # Surface, contracts and costs; at the volatility of the paths' model by default
     cost: tuple | None = None  # Cost schedule (a, b, c) of an option trade; the market's by default
-    perpetual: Perpetual = Perpetual.flat(5e-4)  # Fees and funding of the maker
+    perpetual: Perpetual = Perpetual.flat(5e-4)  # Fees and funding of the maker, and of the hedge
+    trade_perpetual: bool = False  # Whether the perpetual may be traded beside the options
     lot: float = 2.0  # BTC a trade
     max_lots: int = 10  # Limit per contract
     decision_bars: int = 12  # Bars between decisions
@@ -116,7 +117,6 @@ class OptionTask(Task):
     title: ClassVar[str] = "Option hedging"
     unit: ClassVar[str] = "initial spots"
     per_unit: ClassVar[float] = 1.
-    features: ClassVar[tuple] = OPTION_FEATURES
     contract: ClassVar[str] = "market maker's inventory"
 
     def __post_init__(self):
@@ -134,7 +134,13 @@ def universe(self: OptionTask) -> OptionUniverse:
 @patch(as_prop=True)
 def action_space(self: OptionTask) -> gym.Space:
     "Do nothing, or buy or sell one lot of one contract."
-    return gym.spaces.Discrete(1 + 2 * len(self.universe))
+    return gym.spaces.Discrete(1 + 2 * (len(self.universe) + self.trade_perpetual))
+
+# %% ../../nbs/api/06_envs/05_tasks.ipynb #d3c9a5ed
+@patch(as_prop=True)
+def features(self: OptionTask) -> tuple:
+    "What an agent sees."
+    return HEDGED_FEATURES if self.trade_perpetual else OPTION_FEATURES
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #1afee2b6
 @patch

@@ -102,9 +102,11 @@ class DeltaHedgingEnv(HedgingEnv):
 class OptionHedgingEnv(HedgingEnv):
     """Hedge a market maker's inventory with twelve listed options.
 
-    **Action.** `Discrete(25)`: 0 holds, 1 + 2c buys and 2 + 2c sells one lot of contract c.
+    **Action.** `Discrete(25)`: 0 holds, 1 + 2c buys and 2 + 2c sells one lot of contract c. With
+    `trade_perpetual=True`: `Discrete(27)`, and the perpetual is the thirteenth contract.
 
-    **Observation.** `Box(-10, 10, (75,))`, the features of `OPTION_FEATURES`.
+    **Observation.** `Box(-10, 10, (75,))`, the features of `OPTION_FEATURES`; with the perpetual
+    107, those of `HEDGED_FEATURES`.
 
     **Reward.** `BookReward`: profit less prices of delta, vega and drawdown, in initial spots.
 
@@ -116,7 +118,7 @@ class OptionHedgingEnv(HedgingEnv):
     **End.** Terminated after the last bar, when everything has expired; never truncated.
 
     **Arguments.** `paths`, `start`, `seed`, `task=OptionTask(…)`, or its fields and short words (`quoter`, `surface`,
-    `cost=1e-3`, `lot`, `max_lots`, `decision_bars`, `vega_weight`, …).
+    `cost=1e-3`, `lot`, `max_lots`, `decision_bars`, `vega_weight`, `trade_perpetual`, …).
 
     **Versions.** v0: first.
     """

@@ -11,10 +11,10 @@ import json
 import os
 import tempfile
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 # %% ../../nbs/api/00_ground/02_files.ipynb #76640378
 class InputError(ValueError):
@@ -48,7 +48,7 @@ def jsonable(
     if isinstance(x, np.ndarray): return jsonable(x.tolist())
     if isinstance(x, np.generic): return jsonable(x.item())
     if isinstance(x, float) and not np.isfinite(x): return None
-    if isinstance(x, (pd.Timestamp, Path)): return str(x)
+    if isinstance(x, (datetime, Path)): return str(x)     # a Timestamp of pandas is a datetime
     return x
 
 # %% ../../nbs/api/00_ground/02_files.ipynb #1a479235
@@ -70,7 +70,7 @@ def read_json(
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:     # of syntax, encoding, digits and depth
         raise InputError(f"{path}: is not JSON ({error}).") from None
 
 # %% ../../nbs/api/00_ground/02_files.ipynb #8ce7d783

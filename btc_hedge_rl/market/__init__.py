@@ -20,7 +20,7 @@ _formulas = {
 # %% ../../nbs/api/04_market/00_market.ipynb #7b1658db
 _perpetual = {
     "order_book": ["walk_book", "Fill", "OrderBook"],
-    "perpetual": ["TradingTerms", "trading_cost", "total_cost", "depth_strain", "Perpetual"],
+    "perpetual": ["TradingTerms", "strain", "trading_cost", "total_cost", "accepted", "depth_strain", "Perpetual"],
     "fills": ["FillRule", "Trades", "candle_trades", "fill_probability", "poisson_trades", "trades_in_bar",
         "FillModel", "CandleFills", "PoissonFills", "FILLS", "as_fills", "bar_reaches", "observed_fill_rate",
         "reach_loss", "fit_fill_intensity"],
@@ -41,7 +41,8 @@ _options = {
 _measured = {
     "quotes": ["QUOTE_COLUMNS", "checked_quotes", "CHAIN_COLUMNS", "two_sided", "deribit_quotes"],
     "book_fit": ["market_orders", "slippage_by_size", "fit_slippage", "recovery_ms", "BookFit", "calibrate_book"],
-    "funding_rates": ["FUNDINGS_PER_DAY", "FUNDING_BARS", "FundingModel", "funding_paid", "fit_funding"],
+    "funding_rates": ["FUNDINGS_PER_DAY", "FUNDING_BARS", "FundingModel", "rates_beside", "funding_paid",
+                      "fit_funding"],
     "surface_fit": ["quote_weights", "quote_slices", "smile_vols", "fit_smile", "level_vols", "Level", "fit_level",
                     "SurfaceFit", "calibrate_surface", "call_delta", "arbitrage_slack", "level_forecasts"],
 }

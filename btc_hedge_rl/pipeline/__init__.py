@@ -13,22 +13,23 @@ _request = {
     "miniature": ["MINIATURE", "write_notebooks"],
     "parameters": ["find_notebooks", "Parameter", "read_parameters", "convert", "allowed_range", "RESERVED",
                    "read_profile", "resolve", "parameter_table"],
-    "hashes": ["digest", "code_hash", "package_hash", "versions"],
-    "folders": ["check_folder", "locked", "utc_now", "artifact", "artifact_hashes", "git_state"],
+    "hashes": ["digest", "code_hash"],
+    "folders": ["check_folder", "locked", "utc_now", "READS", "artifact", "artifact_hashes", "git_state"],
     "provenance": ["cell_text", "provenance", "provenance_note", "stamp", "outputs_hash", "stamp_published"],
 }
 
 # %% ../../nbs/api/09_pipeline/00_pipeline.ipynb #eeb7f095
 _work = {
-    "execution": ["StepFailed", "execute_notebook"],
-    "steps": ["Run", "step_inputs", "reason_to_run", "execute_step"],
+    "execution": ["StepFailed", "end_kernels", "execute_notebook"],
+    "steps": ["Run", "step_inputs", "reason_to_run", "execute_step", "retire_outdated"],
     "results": ["RESULTS", "collect_metrics", "metrics_table"],
-    "study": ["check_data", "read_manifest", "open_run", "run_study"],
+    "study": ["check_data", "check_timeout", "read_manifest", "open_run", "run_study"],
     "publishing": ["headline", "plot_headline", "publish"],
-    "sweeps": ["sweep_points", "point_folder", "PointRequest", "run_point", "spread_tasks", "sweep_table", "plot_sweep",
-               "check_workers", "sweep", "write_sweep"],
+    "sweeps": ["sweep_points", "point_folder", "PointRequest", "run_point", "play_task", "TasksLost", "spread_tasks",
+               "sweep_table", "plot_sweep", "check_workers", "sweep", "write_sweep"],
     "mass": ["CHUNK", "BACKTEST", "play_chunk", "keep_chunk", "gather_chunks", "sweep_backtests"],
-    "walks": ["fingerprint", "save_played", "load_played", "keep_task", "KeptTasks", "WalkRequest", "walk_manifest",
-              "save_walk", "run_walk"],
+    "walks": ["fingerprint", "save_played", "load_played", "keep_task", "KeptTasks", "LEARNERS", "Teaching",
+              "walk_plan", "WalkRequest", "walk_manifest", "save_walk", "run_walk", "walk_text", "usual_days",
+              "StudyWalk"],
 }
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_request | _work)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..ground import BARS_PER_DAY, InputError, atomic_path, sha256
+from ..ground import BARS_PER_DAY, InputError, atomic_path, package_hash, sha256, versions
 from .folders import locked
-from .hashes import digest, package_hash, versions
+from .hashes import digest
 from .parameters import Parameter, resolve
 from .sweeps import check_workers, spread_tasks, sweep_points, write_sweep
 
@@ -149,8 +149,8 @@ def sweep_backtests(
     tasks = [(p, k, f, market, threads) for p, f, n in zip(points, folders, chunks) for k in range(n)]
     files = [""] * len(tasks)
     with locked(folder):
-        bar = tqdm(spread_tasks(keep_chunk, tasks, workers, scheduler), total=len(tasks), disable=None, desc="chunks")
-        for i, file in bar: files[i] = file
+        spread = spread_tasks(keep_chunk, tasks, workers, scheduler, folder)
+        for i, file in tqdm(spread, total=len(tasks), disable=None, desc="chunks"): files[i] = file
         left = iter(files)
         played = [gather_chunks(list(itertools.islice(left, n)), p["n_days"]) for p, n in zip(points, chunks)]
         asked = [{k: p[k] for k in (*grid, *(["seed"] if seeds else []))} for p in points]

@@ -35,8 +35,9 @@ spread = 1.0  # Half-spread [0, 10]
 import json
 from pathlib import Path
 import numpy as np
+from btc_hedge_rl.pipeline import artifact
 artifacts = Path(run_folder) / "artifacts"
-earned = spread * float(np.load(artifacts / "paths.npy").std())
+earned = spread * float(np.load(artifact(run_folder, "paths.npy", "01_paths")).std())
 row = {"mean": earned, "std": 1.0, "sharpe": None, "cvar95": 2.0, "cost": 0.0}
 (artifacts / "market_making.json").write_text(json.dumps({"symmetric": row}))
 """
@@ -51,12 +52,14 @@ fail = ""       # How to fail {|cell|input|overwrite}
 import json, time
 from pathlib import Path
 import numpy as np
+from btc_hedge_rl.pipeline import artifact
 time.sleep(pause)
 artifacts = Path(run_folder) / "artifacts"
+ends = np.load(artifact(run_folder, "paths.npy", "01_paths"))[:, -1]
 if fail == "cell": raise ValueError("the policy collapsed")
 if fail == "input": raise type("InputError", (ValueError,), {})("the bars end too early.")
 if fail == "overwrite": np.save(artifacts / "paths.npy", np.ones((1, 1)))
-pnl = 1e4 * (-1 if side == "short" else 1) * np.maximum(np.load(artifacts / "paths.npy")[:, -1] - 1, 0)
+pnl = 1e4 * (-1 if side == "short" else 1) * np.maximum(ends - 1, 0)
 tail = -np.sort(pnl)[:max(1, len(pnl) // 20)].mean()
 row = {"mean": pnl.mean(), "std": pnl.std(), "sharpe": pnl.mean() / pnl.std(), "cvar95": tail, "cost": 0.0}
 (artifacts / "delta_hedging.json").write_text(json.dumps({"unhedged": row, "ppo": row | {"std": pnl.std() / 2}}))
@@ -70,8 +73,9 @@ n_boot = 100  # Bootstrap draws
 # %%
 import json
 from pathlib import Path
+from btc_hedge_rl.pipeline import artifact
 artifacts = Path(run_folder) / "artifacts"
-std = json.loads((artifacts / "delta_hedging.json").read_text())["ppo"]["std"]
+std = json.loads(artifact(run_folder, "delta_hedging.json", "03_hedges").read_text())["ppo"]["std"]
 row = {"task": "delta_hedging", "value": std, "low": std - 1 / n_boot, "high": std + 1 / n_boot}
 (artifacts / "comparisons.json").write_text(json.dumps([row]))
 """

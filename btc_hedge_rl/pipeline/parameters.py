@@ -23,15 +23,15 @@ from ..ground import InputError, read_json
 
 # %% ../../nbs/api/09_pipeline/02_parameters.ipynb #e14e75b6
 def find_notebooks(
-    folder: str | Path | None = None,  # Folder of `NN_name.ipynb`; the clone's `nbs/research` without it
+    folder: str | Path | None = None,  # Folder of `NN_name.ipynb`; those of the clone or of the wheel without it
 ) -> list[Path]:  # In the order of their numbers
     "The numbered notebooks that make the study."
-    given = folder or Path(btc_hedge_rl.__file__).parent.parent / "nbs" / "research"
-    found = sorted(p for p in Path(given).glob("*.ipynb") if re.match(r"\d\d_\w+$", p.stem))
-    if not found:
-        raise InputError(f"{given}: no numbered notebooks here; name the folder that has them with --notebooks "
-                         "(a clone: nbs/research).")
-    return [p.absolute() for p in found]
+    package = Path(btc_hedge_rl.__file__).parent
+    for place in [Path(folder)] if folder else [package.parent / "nbs" / "research", package / "research"]:
+        found = sorted(p for p in place.glob("*.ipynb") if re.match(r"\d\d_\w+$", p.stem))
+        if found: return [p.absolute() for p in found]
+    raise InputError(f"{place}: no numbered notebooks here; name the folder that has them with --notebooks "
+                     "(a clone: nbs/research).")
 
 # %% ../../nbs/api/09_pipeline/02_parameters.ipynb #5c9a6911
 @dataclass(frozen=True)
@@ -60,20 +60,30 @@ def _read_comment(
     return dict(meaning=text, low=low)
 
 # %% ../../nbs/api/09_pipeline/02_parameters.ipynb #a43713e6
+def _language(nb: dict) -> str:
+    "Language that a notebook's cells are written in, as it says itself."
+    about = nb.get("metadata", {})
+    return about.get("kernelspec", {}).get("language") or about.get("language_info", {}).get("name") or "python"
+
+# %% ../../nbs/api/09_pipeline/02_parameters.ipynb #2f6e699e
 def _parameters_cell(
     notebook: str | Path,  # Notebook with a cell tagged `parameters`
 ) -> tuple[list, dict[int, str]]:  # Its statements, and its comments by line
     "The declaration in a notebook, parsed."
     try:
-        cells = [c for c in read_json(notebook)["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
+        nb = read_json(notebook)
+        if (language := _language(nb)) != "python":
+            raise InputError(f"{notebook}: is written in {language[:40]}, and a step of a run is a Python notebook.")
+        cells = [c for c in nb["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
         source = "".join(cells[0]["source"]) if cells else ""
         tokens = tokenize.generate_tokens(io.StringIO(source).readline)
         return ast.parse(source).body, {t.start[0]: t.string for t in tokens if t.type == tokenize.COMMENT}
     except InputError: raise
-    except (LookupError, TypeError, AttributeError, SyntaxError, ValueError, tokenize.TokenError) as error:
+    except (LookupError, TypeError, AttributeError, SyntaxError, ValueError, tokenize.TokenError, RecursionError,
+            MemoryError) as error:
         raise InputError(f"{notebook}: its parameters cell cannot be read ({type(error).__name__}: {error}).") from None
 
-# %% ../../nbs/api/09_pipeline/02_parameters.ipynb #19128282
+# %% ../../nbs/api/09_pipeline/02_parameters.ipynb #ff3f6382
 def read_parameters(
     notebook: str | Path,  # Notebook with a cell tagged `parameters`
 ) -> dict[str, Parameter]:  # By name
@@ -84,7 +94,7 @@ def read_parameters(
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)): continue
         name = node.targets[0].id
         try: default = ast.literal_eval(node.value)
-        except (ValueError, TypeError, SyntaxError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             raise InputError(f"{step}: parameter {name} needs a plain value, not an expression.") from None
         try: found[name] = Parameter(step, name, default, **_read_comment(name, comments.get(node.end_lineno, "")))
         except ValueError: raise InputError(f"{step}: the range in the comment of {name} is not two numbers.") from None
@@ -135,7 +145,7 @@ def _convert_one(
     read, kind = _KINDS[type(parameter.default)]
     try: typed = read(value)
     except (ValueError, KeyError, OverflowError, TypeError): raise InputError(f"{wrong} must be {kind}.") from None
-    if parameter.choices and typed not in parameter.choices:
+    if parameter.choices and str(typed) not in parameter.choices:
         raise InputError(f"{wrong} must be one of {', '.join(parameter.choices)}.")
     if kind.endswith("number") and not parameter.low <= typed <= parameter.high:
         raise InputError(f"{wrong} must lie in {allowed_range(parameter)}.")
@@ -167,7 +177,7 @@ def read_profile(
         known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
         raise InputError(f"{profile}: no such profile; there are {known}, or name a .toml file.")
     try: return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:     # of syntax, encoding, digits and depth
         raise InputError(f"{path}: is not TOML ({error}).") from None
 
 # %% ../../nbs/api/09_pipeline/02_parameters.ipynb #e4c59119

@@ -8,7 +8,7 @@ __all__ = ['FIRST_PATH', 'dynamics', 'simulate']
 # %% ../../nbs/api/02_simulator/13_simulation.ipynb #c8c65604
 import numpy as np
 
-from ..ground import BARS_PER_DAY, InputError
+from ..ground import BARS_PER_DAY, check_memory, check_whole
 from .kernel import Dynamics, simulate_lanes
 from .model import MarketModel
 from .paths import Paths
@@ -43,7 +43,10 @@ def simulate(
 ) -> Paths:  # Arrays (n_paths, n_steps + 1)
     "Simulate candles of the calibrated market; bit-identical whatever the threads or chunks."
     for name, value in (("n_paths", n_paths), ("n_steps", n_steps)):
-        if value < 1: raise InputError(f"{name} is {value}: it must be at least 1.")
+        check_whole(name, value, low=1)
+    check_whole("seed", seed)
+    check_memory((4 if candles else 1) * n_paths * (n_steps + 1), f"n_paths={n_paths:,} of {n_steps:,} bars",
+                 "ask for fewer, or let simulate_to write them in parts")
     close = np.empty((n_paths, n_steps + 1))
     o, hi, lo = (np.empty_like(close) if candles else np.empty((1, 1)) for _ in range(3))
     simulate_lanes(dynamics(model, drift, spot), seed, first, candles, o, hi, lo, close)

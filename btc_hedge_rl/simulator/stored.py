@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ..ground import BARS_PER_DAY, InputError, jsonable, read_json, write_json
+from ..ground import (BARS_PER_DAY, InputError, jsonable, package_hash, processor, read_json, versions,
+                                 write_json)
 from ..data import PRICES
 from .paths import Paths
 from .simulation import simulate
@@ -70,6 +71,19 @@ def open(cls: StoredPaths, folder) -> StoredPaths:
         raise InputError(f"{folder}: index.json is not one of stored paths.") from None
 
 # %% ../../nbs/api/02_simulator/14_stored.ipynb #f29056a2
+def _made_by() -> dict:
+    "What fixes the bits of simulated paths besides the request."
+    libraries = {name: version for name, version in versions().items() if name in ("numpy", "numba")}
+    return {"package": package_hash(), "processor": processor()} | libraries
+
+# %% ../../nbs/api/02_simulator/14_stored.ipynb #2261f0dc
+def _unlike(index, plan: dict) -> str:
+    "Which words of an index are not those of a request; empty if it is the same."
+    if not isinstance(index, dict): return "its index.json is damaged"
+    names = [name for name in index | plan if index.get(name) != plan.get(name)]
+    return f"another {', '.join(names)}" if names else ""
+
+# %% ../../nbs/api/02_simulator/14_stored.ipynb #40ae29e0
 def simulate_to(
     folder: str | Path,  # New, or that of the same request
     model,  # Market model, or a world with `simulate`
@@ -84,11 +98,11 @@ def simulate_to(
     size = dict(n_paths=n_paths, n_steps=n_steps, chunk=chunk)
     for name, value in size.items():
         if value < 1: raise InputError(f"{name} is {value}: it must be at least 1.")
-    plan = jsonable(dict(kind="paths", **size, seed=seed, first=first, spot=spot, model=asdict(model)))
+    plan = jsonable(dict(kind="paths", **size, seed=seed, first=first, spot=spot, model=asdict(model), **_made_by()))
     index, stored = Path(folder) / "index.json", StoredPaths(Path(folder), n_paths, n_steps, chunk)
     if not index.exists(): write_json(index, plan)
-    elif read_json(index) != plan:
-        raise InputError(f"{folder}: holds other paths (see index.json); choose another folder.")
+    elif unlike := _unlike(read_json(index), plan):
+        raise InputError(f"{folder}: holds other paths ({unlike}); choose another folder.")
     draw = model.simulate if hasattr(model, "simulate") else partial(simulate, model)
     for k, start in enumerate(range(0, n_paths, chunk)):
         request = min(chunk, n_paths - start), n_steps, seed, first + start

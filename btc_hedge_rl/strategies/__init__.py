@@ -14,8 +14,8 @@ ROOMS = {  # Public names of each room
     "makers": "believed Quoter Symmetric InventorySkew AvellanedaStoikov GLFT QUOTERS maker_from_dict",
     "terms": "quote_terms RISK_FIELD RISK_RANGE first_crossing with_terms",
     "brownian": "bridge_extremes brownian_bars",
-    "running": "Candles ohlc Charges maker_trades Totals attribute History run_path run_paths MakerResult "
-        "charged make_market",
+    "running": "Candles ohlc Charges maker_trades Totals attribute History Beside beside run_path run_paths "
+        "MakerResult charged make_market",
     "inventory": "inventory_acf inventory_half_life",
     "maker_tuning": "mean_less_std near_half_life maker_row tune_maker study_maker",
     "markouts": "markout mirrored",
@@ -30,7 +30,8 @@ ROOMS = {  # Public names of each room
     "jumps": "JumpLaw kinds_of_jumps jump_delta ChordTable chord_table read_table fast_jump_delta VarianceOptimal",
     "widths": "EveryBars Constant WhalleyWilmottWidth ZakamoulineWidth",
     "bands": "Band Span chosen Family rule_families",
-    "option_rules": "OptionState delta_after allowed_choices HoldOptions RulePuts RuleDelta",
+    "option_rules": "OptionState of_all after_choices delta_after allowed_choices HoldOptions if_allowed "
+        "PerpetualBand RulePuts greedy cost_bp RuleDelta RuleWeekly RuleDeltaVega",
 }
 
 # %% ../../nbs/api/05_strategies/00_strategies.ipynb #70655183
