@@ -56,7 +56,7 @@ setup(
     classifiers=["Intended Audience :: Science/Research",
                  *(f"Programming Language :: Python :: {version}" for version in ("3.11", "3.12", "3.13"))],
     packages=find_packages(include=["btc_hedge_rl", "btc_hedge_rl.*"]),
-    package_data={"btc_hedge_rl": ["reference/*", "profiles/*"]},
+    package_data={"btc_hedge_rl": ["*/*.toml", "*/*.json", "*/*.parquet"]},
     cmdclass={"build_py": BuildPackage, "sdist": SourceArchive},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),

@@ -281,7 +281,7 @@ def score_command(
     "Play your own hedger on a frozen track: its rank, its intervals against every reference, a card of JSON."
     from btc_hedge_rl.leaderboard import card_sentences, entry_of, score, track_asked
     asked, entered = track_asked(track), entry_of(entry, allow_code)
-    card = score(entered, asked, time_limit, memory_limit, workers)
+    card = score(entered, asked, time_limit, memory_limit, workers, sys.stderr.isatty())
     path = write_json(out or f"{entered.label}_{asked.name}.json", card)
     print(card_sentences(card), f"{path}: its card", sep="\n")
 

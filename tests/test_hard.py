@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -171,6 +172,42 @@ def test_read_only_disk(disk, study, tmp_path):
     assert result.code == 2 and len(one_clear_error(result, "cannot be written")) == 1
 
 
+@pytest.mark.parametrize("break_it, words", [(lambda f: os.mkfifo(f / "pipe"), ""), (lambda f: (f / "loop").symlink_to("loop"), ""), (lambda f: (f / "a\udcff").touch(), "printable text"),
+                                             (lambda f: (f / "notes.txt").write_text("mine"), "")], ids=["pipe", "loop", "no text", "notes"])
+def test_stray_files_among_the_artifacts(break_it, words, finished, study, tmp_path):
+    "They are ignored, or refused in one line, while nothing has to run, and deleted with a word in the log before a step runs."
+    break_it(finished / "artifacts")
+    words_of = ("run", *PLAIN, "--notebooks", study, "--out", "run")
+    result = btc_hedge(*words_of, cwd=tmp_path)
+    assert result.code == (2 if words else 0) and len(result.err.splitlines()) == bool(words) and words in result.err, result.err
+    result = btc_hedge(*words_of, "-p", "n_boot=7", cwd=tmp_path)
+    assert result.code == 0 and "artifacts deleted before 04_summary: " in (finished / "run.log").read_text(), result.err
+
+
+def test_a_header_that_lies_about_the_size(tmp_path):
+    "A member of 300 MiB that claims to be small is read no further than it claims, and refused."
+    import struct
+    import zipfile
+    path = tmp_path / "lie.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file: file.writestr("a.csv", b"0" * (300 * 2**20))
+    data = bytearray(path.read_bytes())
+    i = data.rfind(b"PK\x01\x02")
+    struct.pack_into("<I", data, i + 24, 1000)
+    path.write_bytes(data)
+    result = btc_hedge("run", *PLAIN, "--data", path, "--out", "run", cwd=tmp_path)
+    assert result.code == 2 and len(result.err.splitlines()) == 1 and "damaged zip archive" in result.err, result.err
+
+
+@pytest.mark.parametrize("code, words", [("simulate(reference_model(), 10_000_000)", "let simulate_to write them in parts"), ("simulate(reference_model(), 5, seed=1.5)", "seed is 1.5: it must be a whole number"),
+                                         ("bootstrap_facts(sample_bars(), seed=1.5)", "seed is 1.5: it must be a whole number")])
+def test_what_plain_papermill_hands_on_is_refused(code, words):
+    from btc_hedge_rl.data import bootstrap_facts
+    from btc_hedge_rl.ground import InputError
+    from btc_hedge_rl.simulator import reference_model, simulate
+    with pytest.raises(InputError) as error: eval(code, {"simulate": simulate, "reference_model": reference_model, "bootstrap_facts": bootstrap_facts, "sample_bars": sample_bars})
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
 # Sweeps
 
 POINT = {"01_point": """
@@ -203,26 +240,38 @@ def eight(point, tmp_path_factory):
     return pd.read_parquet(folder / "sweep" / "sweep.parquet")
 
 
-def dask(name, *words, cwd):
-    return subprocess.Popen([sys.executable, "-m", "distributed.cli." + name, *map(str, words)], cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)},
+def dask(name, *words, cwd, root=ROOT):
+    return subprocess.Popen([sys.executable, "-m", "distributed.cli." + name, *map(str, words)], cwd=cwd, env=os.environ | {"PYTHONPATH": str(root)},
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture
-def scheduler(tmp_path):
-    "Address of a scheduler on loopback with two workers, each a process of its own, and the workers."
-    file = tmp_path / "scheduler.json"
-    processes = [dask("dask_scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file, cwd=tmp_path)]
+def cluster(tmp_path):
+    "A scheduler on loopback, and a function that starts a worker of it by its command line."
+    file, here = tmp_path / "scheduler.json", tmp_path / "cluster"
+    here.mkdir()
+    scheduler = dask("dask_scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file, cwd=here)
     for _ in range(600):
         if file.exists() and file.read_text().endswith("}"): break
         time.sleep(.05)
-    address = json.loads(file.read_text())["address"]
-    worker = ("dask_worker", address, "--nthreads", 1, "--no-nanny", "--no-dashboard", "--local-directory", tmp_path / "scratch")
-    processes += [dask(*worker, cwd=tmp_path) for _ in range(2)]
-    yield address, processes[1:], lambda: processes.append(dask(*worker, cwd=tmp_path))
-    for process in reversed(processes):
+    address, processes = json.loads(file.read_text())["address"], []
+    def worker(root=ROOT):
+        words = ("dask_worker", address, "--nthreads", 1, "--no-nanny", "--no-dashboard", "--local-directory", here / "scratch")
+        processes.append(dask(*words, cwd=here, root=root))
+        return processes[-1]
+    yield address, scheduler, worker
+    for process in (*processes, scheduler):
         process.kill()
         process.wait()
+
+
+def finished_points(folder, n, process):
+    "Wait until this many points of a sweep are finished."
+    for _ in range(1200):
+        if len(list(folder.glob("*/metrics.json"))) >= n: return
+        assert process.poll() is None, process.communicate()
+        time.sleep(.05)
+    raise AssertionError(f"{n} points were not finished in a minute")
 
 
 def test_eight_points_on_two_workers(eight, point, tmp_path):
@@ -231,18 +280,68 @@ def test_eight_points_on_two_workers(eight, point, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "sweep" / "sweep.parquet"), eight)
 
 
-def test_eight_points_on_a_scheduler_that_loses_a_worker(eight, point, scheduler, tmp_path):
-    address, workers, another = scheduler
+def test_a_cluster_with_a_killed_worker_and_one_of_another_version(eight, point, cluster, tmp_path):
+    "The dead worker's point goes to another one, the stranger is named and gets nothing, and the table is that of one process."
+    address, _, worker = cluster
+    other = tmp_path / "other"
+    shutil.copytree(ROOT / "btc_hedge_rl", other / "btc_hedge_rl", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(other / "btc_hedge_rl" / "strategies" / "bands.py", "a") as file: file.write("\nODD = 1\n")
+    worker(other)
+    first = worker()
     process = start(*GRID, "--notebooks", point, "--scheduler", address, "--out", "sweep", cwd=tmp_path)
-    for _ in range(1200):
-        if list((tmp_path / "sweep").glob("*/metrics.json")): break
-        time.sleep(.05)
-    workers[0].kill()
-    another()
+    finished_points(tmp_path / "sweep", 2, process)
+    first.kill()
+    worker()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "sweep" / "sweep.parquet"), eight)
+    refused = [line for line in errors.splitlines() if "refused: worker tcp://127.0.0.1:" in line]
+    assert len(refused) == 1 and "runs btc_hedge_rl 0.1.0 (" in refused[0] and " instead of 0.1.0 (" in refused[0], errors
+    table = tmp_path / "sweep" / "sweep.parquet"
+    pd.testing.assert_frame_equal(pd.read_parquet(table), eight)
     assert gone(tmp_path / "sweep")
+
+
+def test_a_lost_scheduler_is_a_line_a_point(eight, point, cluster, tmp_path):
+    "What was not finished is named, a line a point; the same command continues, elsewhere if need be; no kernel is left."
+    address, scheduler, worker = cluster
+    worker()
+    words = (*GRID, "--notebooks", point, "--out", "sweep")
+    process = start(*words, "--scheduler", address, cwd=tmp_path)
+    finished_points(tmp_path / "sweep", 1, process)
+    scheduler.kill()
+    _, errors = process.communicate(timeout=60)
+    lines = errors.splitlines()
+    assert process.returncode == 1 and "the same command continues" in lines[-1] and "Traceback" not in errors, errors
+    lost = [line for line in lines if "the scheduler was lost" in line]
+    assert len(lost) == int(lines[-1].removeprefix("btc-hedge: ").split()[0]) >= 5 and gone(tmp_path / "sweep"), errors
+    assert btc_hedge(*words, "--workers", 0, cwd=tmp_path).code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "sweep" / "sweep.parquet"), eight)
+
+
+def test_stopping_a_sweep_stops_the_work_elsewhere(point, cluster, tmp_path):
+    address, _, worker = cluster
+    worker()
+    slow = write_notebooks(tmp_path / "slow", {"01_point": POINT["01_point"].replace("time.sleep(.2)", "time.sleep(60)")})
+    process = start(*GRID, "--notebooks", slow, "--scheduler", address, "--out", "sweep", cwd=tmp_path)
+    for _ in range(600):
+        if below(tmp_path / "sweep"): break
+        time.sleep(.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and errors.splitlines()[-1] == "btc-hedge: stopped; the same command continues.", errors
+    assert any(gone(tmp_path / "sweep") for _ in range(3)), "a kernel on a worker outlived the sweep"
+
+
+def test_a_worker_without_the_folder_is_refused(point, cluster, tmp_path):
+    "Before anything starts there: a cluster without a common disk."
+    from btc_hedge_rl.pipeline import play_task
+    address, _, worker = cluster
+    worker()
+    from dask.distributed import Client
+    from btc_hedge_rl.ground import identity, told_apart
+    with Client(address) as client:
+        _, traits, value = client.submit(play_task, identity() | {"the folder /elsewhere": "seen"}, "/elsewhere/token", print, "never").result()
+    assert value is None and told_apart(traits, identity() | {"the folder /elsewhere": "seen"}) == "the folder /elsewhere not seen instead of seen"
 
 
 def test_no_scheduler_there(point, tmp_path):
@@ -337,6 +436,56 @@ def test_fetch_refuses(options, words, archive, tmp_path):
     assert result.code == 2 and len([line for line in result.err.splitlines() if line.startswith("btc-hedge")]) == 1 and words in result.err, result.err
     assert not list((tmp_path / "cache").rglob("*.zip")) and not (tmp_path / "bars.parquet").exists()
     assert {p.name for p in tmp_path.iterdir()} == {"archive", "cache"}
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    "A server with bad manners; `habit` says which."
+    habit = ""
+
+    def log_message(self, *words): pass
+
+    def do_GET(self):
+        if self.habit == "headers": return self.drip(b"HTTP/1.1 200 OK\r\nX-Wait: " + b"x" * 10**5)
+        if self.habit == "elsewhere": return self.answer(302, Location="http://elsewhere.example/x.zip")
+        if self.habit == "patience": return self.answer(503, **{"Retry-After": "86400"})
+        if self.path.endswith(".CHECKSUM"): return self.answer(200, b"0" * 64 + b"  BTCUSDT-5m-2025-01.zip\n")
+        self.send_response(200)
+        self.end_headers()
+        self.drip(b"x" * 10**5)
+
+    def answer(self, status, body=b"", **headers):
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items(): self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def drip(self, data):
+        try:
+            for byte in data:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(.05)
+        except OSError: pass
+
+
+SLOW = {"headers": "no whole answer within 2 s", "body": "slower than 1000 bytes a second", "elsewhere": "another host, elsewhere.example", "patience": "not downloaded"}
+
+
+@pytest.mark.parametrize("habit", SLOW)
+def test_fetch_does_not_hang(habit, tmp_path, monkeypatch):
+    "A drip of bytes, a wait of a day, a way to a stranger: one line within seconds."
+    from btc_hedge_rl.data import archive as room
+    monkeypatch.setattr(room, "PATIENCE", .5)
+    monkeypatch.setattr(room, "ANSWER", 2.)
+    monkeypatch.setattr(room, "LONGEST_WAIT", .2)
+    monkeypatch.setattr(Slow, "habit", habit)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    started = time.monotonic()
+    result = fetch(f"http://127.0.0.1:{server.server_port}", tmp_path, "2025-01", "2025-01")
+    server.shutdown()
+    assert result.code == 2 and SLOW[habit] in result.err and len(result.err.splitlines()) == 1 and time.monotonic() - started < 15, result.err
 
 
 def test_fetch_twice_asks_nothing(archive, tmp_path):

@@ -341,7 +341,8 @@ def test_library_pages_show_every_public_name(site):
     for file in sorted((ROOT / "btc_hedge_rl").rglob("[a-z]*.py")):
         path = file.relative_to(ROOT / "btc_hedge_rl").with_suffix("")
         page = (site / "api" / path).with_suffix(".html")
-        module, soup = importlib.import_module(".".join(("btc_hedge_rl", *path.parts))), bs4.BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        module, text = importlib.import_module(".".join(("btc_hedge_rl", *path.parts))), page.read_text(encoding="utf-8")
+        soup = bs4.BeautifulSoup(text[text.index("<main"):text.index("</main>")], "html.parser")
         headings, code = {h.get_text(strip=True) for h in soup.select("main :is(h2, h3, h4)")}, "\n".join(c.get_text() for c in soup.select("main code"))
         missing += [f"{module.__name__}.{name}" for name in module.__all__ if name not in headings and not re.search(rf"^[\w, ]*\b{name}\b[\w, ]* = ", code, re.M)]
         vague += [f"{page.stem}: {s.select_one('h2, h3, h4').get_text()}" for s in soup.select(".signature") if re.search(r"\(\s*\*args, \*\*kwargs\s*\)", s.get_text())]

@@ -145,14 +145,14 @@ def plot_lead(
     ax.set(xlabel="start of the window", ylabel=f"{unit_digits(result)[0]}, and %", title=f"Beyond {readable(second)}")
     if walk.learners: ax.legend()
 
-# %% ../../nbs/api/08_backtest/22_walked.ipynb #3b0e7edf
+# %% ../../nbs/api/08_backtest/22_walked.ipynb #1410e3fe
 def stops_sentence(
     walk: WalkForward,
 ) -> str:  # Markdown
     "Stops that failed, which rule was best how often, which numbers ran to an edge, and what was tried."
     stops, edges = walk.stops, walk.stops.get("at an edge", pd.Series(dtype=str)).dropna()
     failed = [f"{row.cut:%d %B %Y} ({row.failed})" for row in stops.itertuples() if row.failed]
-    told = f"Left out: {'; '.join(failed)}." if failed else f"All {len(stops)} stops could be played."
+    told = f"Left out: {'; '.join(failed)}." if failed else f"Stops: {len(stops)}, all played."
     best = ", ".join(f"{readable(name)} {n}" for name, n in stops["best rule"].value_counts().items())
     at_edge = [name for cell in edges for name in cell.split("; ") if name]
     ran = f" At an end of its search: {', '.join(sorted(set(at_edge)))}." if at_edge else " No number ran to an edge."

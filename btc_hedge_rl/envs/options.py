@@ -15,7 +15,7 @@ from ..strategies import OptionState, allowed_choices, beside, make_market
 from .episodes import HedgingBatch
 from .lanes import new_lanes
 from .option_decision import (BOOK_ACCOUNT, BOOK_TERMS, GLANCE, Book, Chain, Listed, Tape, book_advance,
-                                               book_begin, book_look, choice_costs, variance_table)
+                                               book_begin, book_look, choice_costs, halves_by_bar, variance_table)
 from .tasks import OptionTask
 
 # %% ../../nbs/api/06_envs/11_options.ipynb #71de89ed
@@ -34,7 +34,8 @@ class OptionHedging(HedgingBatch):
         account, now, before = np.zeros(n, BOOK_ACCOUNT), np.zeros(n, GLANCE), np.zeros(n, GLANCE)
         params, tenors = self.surface.params, np.array(universe.tenors, np.int64)
         listed = Listed(tenors, np.array(universe.strikes, float), params, variance_table(params, tenors.max()))
-        terms, spread = book_terms(task, self.option_market), self.option_market.spread_table
+        spread = halves_by_bar(self.option_market.spread_table, tenors.max())
+        terms = book_terms(task, self.option_market)
         self.book = Book(self.tape, now, before, account, self.chain, listed, terms, spread)
         self.account = account.view(np.recarray)
 

@@ -105,7 +105,8 @@ class OptionHedgingEnv(HedgingEnv):
     **Action.** `Discrete(25)`: 0 holds, 1 + 2c buys and 2 + 2c sells one lot of contract c. With
     `trade_perpetual=True`: `Discrete(27)`, and the perpetual is the thirteenth contract.
 
-    **Observation.** `Box(-10, 10, (75,))`, the features of `OPTION_FEATURES`; 107 of `HEDGED_FEATURES` with the perpetual.
+    **Observation.** `Box(-10, 10, (75,))`, the features of `OPTION_FEATURES`; with the perpetual
+    107, those of `HEDGED_FEATURES`.
 
     **Reward.** `BookReward`: profit less prices of delta, vega and drawdown, in initial spots.
 

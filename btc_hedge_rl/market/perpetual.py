@@ -173,7 +173,8 @@ def order(
     mid,  # USD per BTC; broadcasts
 ) -> np.ndarray:  # BTC that can be ordered, never more than wanted
     "The nearest order towards zero that the exchange accepts."
-    return _accepted(self.lot, self.smallest, np.asarray(quantity, float), mid)[()]
+    with np.errstate(divide="ignore", invalid="ignore"):      # a market without lots
+        return _accepted(self.lot, self.smallest, np.asarray(quantity, float), mid)[()]
 
 # %% ../../nbs/api/04_market/06_perpetual.ipynb #8ec9f70e
 @patch

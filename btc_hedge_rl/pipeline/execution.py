@@ -36,7 +36,8 @@ def _kernel_spec():
     from jupyter_client.kernelspec import KernelSpec
     root = str(Path(btc_hedge_rl.__file__).parent.parent.absolute())
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    env = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    drawn = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "BTC_FIGURES": "svg"}
+    env = {"PYTHONPATH": path, "PYTHONHASHSEED": "0"} | drawn
     words = [sys.executable, "-c", _KERNEL, "-f", "{connection_file}", "--log-level=CRITICAL"]
     about = {"language": "python", "display_name": "Python 3", "metadata": {"supported_encryption": "curve"}}
     return KernelSpec(argv=words, env=env, **about)

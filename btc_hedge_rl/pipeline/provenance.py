@@ -72,7 +72,7 @@ def outputs_hash(
     nb: dict,  # Notebook
 ) -> str:
     "Hash of the tables, figures and sentences a notebook shows."
-    kinds = ("text/html", "text/markdown", "image/png")
+    kinds = ("text/html", "text/markdown", "image/png", "image/svg+xml")
     datas = [o.get("data", {}) for c in nb["cells"] for o in c.get("outputs", [])]
     shown = [[cell_text(data[kind]).strip() for kind in kinds if kind in data] for data in datas]
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()

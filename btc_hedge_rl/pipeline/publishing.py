@@ -147,7 +147,9 @@ def publish(
     "Make a finished run the one that notebooks, front page and README show."
     import matplotlib.pyplot as plt
     from btc_hedge_rl.ground import use_theme
-    run, nbs = Path(run), (Path(root) / "nbs/research" if root else find_notebooks()[0].parent).parent
+    run, nbs = Path(run), Path(root) / "nbs" if root else find_notebooks()[0].parent.parent
+    if not (nbs / "index.ipynb").is_file():
+        raise InputError("no clone here: publish writes into the notebooks, the front page and the README of a clone.")
     manifest, metrics = read_json(run / "manifest.json"), read_json(run / "metrics.json")
     sources = sorted((nbs / "research").glob("[0-9]*.ipynb"))
     for source in sources: _keep_outputs(run / source.name, source)

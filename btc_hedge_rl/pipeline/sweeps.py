@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -101,7 +102,8 @@ def _dask(workers: int, scheduler: str):
     if not scheduler:
         with _local_cluster(workers) as client: yield client
         return
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)      # what is lost is told below, a line a point
+    for name in logging.root.manager.loggerDict:    # what is lost is told below, a line a point
+        if name.startswith("distributed"): logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "Mismatched versions found")   # so is who runs other versions
     try: client = Client(scheduler, timeout=5)
     except (OSError, ValueError) as error:
@@ -158,22 +160,31 @@ class TasksLost(StepFailed):
 def _one_line(error: BaseException) -> str:
     "Why a task has no result."
     from dask.distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
     if isinstance(error, KilledWorker): return "its workers died again and again"
-    if isinstance(error, CancelledError): return "the scheduler was lost"
+    if isinstance(error, (CancelledError, CommClosedError)): return "the scheduler was lost"
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 # %% ../../nbs/api/09_pipeline/11_sweeps.ipynb #2dfccc1c
 class _Crew:
     "The workers of a scheduler, less those that were refused."
-    def __init__(self, client, function, tasks: list[tuple], shared: str):
-        self.client, self.tasks, self.refused = client, tasks, set()
+    def __init__(self, client, function, tasks: list[tuple], shared: str, patience: float = 20.):
+        self.client, self.tasks, self.refused, self.patience = client, tasks, set(), patience
         self.words = _traits(shared), shared, function
+
+    def others(self) -> list[str]:
+        "Workers that were not refused, as soon as there are any."
+        while not (found := [w for w in self.client.ncores() if w not in self.refused]) and self.patience > 0:
+            self.patience -= 1
+            time.sleep(1)
+        return found
 
     def submit(self, i: int):
         "Hand out a task to anybody, or after a refusal to the others; None if there are none."
-        others = [w for w in self.client.ncores() if w not in self.refused] if self.refused else None
-        if others == []: return None
-        return self.client.submit(play_task, *self.words, *self.tasks[i], pure=False, workers=others)
+        words = (play_task, *self.words, *self.tasks[i])
+        if not self.refused: return self.client.submit(*words, pure=False)
+        others = self.others()
+        return self.client.submit(*words, pure=False, workers=others, allow_other_workers=True) if others else None
 
     def refuse(self, address: str, traits: dict) -> str:
         "Say once who is refused and why."

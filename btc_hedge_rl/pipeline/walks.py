@@ -220,13 +220,13 @@ def walk_text(
     if len(compared): lines += ["", "Learners less rules, 95 % intervals", compared.round(1).to_string(index=False)]
     return "\n".join([*lines, "", stops_sentence(walk)])
 
-# %% ../../nbs/api/09_pipeline/13_walks.ipynb #793ec5b1
+# %% ../../nbs/api/09_pipeline/13_walks.ipynb #f3b48f45
 def usual_days(
     days: float,  # That the bars cover
 ) -> tuple[float, float]:  # Known at each stop, and between stops
     "Half a year known and a quarter between stops; less where the bars are few."
     known = min(180., .6 * days)
-    return known, min(90., max(7., (days - known - 14) / 2))
+    return known, min(90., max(7., (days - known - 14) / 2 + 1))
 
 # %% ../../nbs/api/09_pipeline/13_walks.ipynb #02d21f67
 @dataclass(frozen=True)

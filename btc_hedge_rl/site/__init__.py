@@ -14,7 +14,9 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "links": ["page_name", "module_page", "source_blocks", "local_links"],
     "words": ["cell_option", "alt_text", "with_alt_text"],
     "signatures": ["signature", "as_written", "constants", "with_constants"],
+    "references": ["read_references", "in_text", "listed", "cited", "reference_list"],
+    "skeleton": ["STEPS", "strip", "framed"],
     "tidying": ["folded", "in_code_order", "make_page"],
-    "finishing": ["align_numbers", "finish", "mend_anchors", "local_css"],
+    "finishing": ["align_numbers", "in_the_dark", "finish", "mend_anchors", "local_css"],
     "building": ["present", "build_docs"],
 })

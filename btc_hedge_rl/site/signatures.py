@@ -53,10 +53,13 @@ def signature(
     return textwrap.dedent("\n".join(text + (_head(lines, made) if made and not fields else [])))
 
 # %% ../../nbs/api/10_site/04_signatures.ipynb #d9936153
+_SIGNS = {"ell": "ℓ", "varphi": "φ", "varepsilon": "ε", "infty": "∞", "cdot": "·", "times": "×", "pm": "±", "le": "≤",
+          "ge": "≥", "in": "∈", "to": "→", "sqrt": "√", "ln": "ln", "log": "log", "max": "max", "min": "min"}
+
 def _in_letters(tex: str) -> str:
     "Symbols of a comment as a line of code can show them."
     def letter(m):
-        try: return unicodedata.lookup(f"GREEK SMALL LETTER {m[1].upper()}")
+        try: return _SIGNS.get(m[1]) or unicodedata.lookup(f"GREEK SMALL LETTER {m[1].upper()}")
         except KeyError: return m[0]
     return re.sub(r"\\+([a-z]+)", letter, re.sub(r"\\+bar\s*(\w)", "\\1\u0304", tex))
 

@@ -31,9 +31,10 @@ def alt_text(
     heading: str,  # Nearest heading above
 ) -> str:
     "A sentence that stands for a figure."
-    titles = re.findall(r"""(?:suptitle\(|set_title\(|\btitle\s*=)\s*r?(["'])(.+?)\1""", source)
-    drawn = "; ".join(dict.fromkeys(title for _, title in titles))
-    return cell_option(source, "fig-alt") or cell_option(source, "fig-cap") or drawn or f"Figure: {heading}"
+    words = r"""(?:suptitle\(|set_title\(|\b(?:title|xlabel|ylabel)\s*=)\s*r?(["'])(.+?)\1"""
+    drawn = "; ".join(dict.fromkeys(text for _, text in re.findall(words, source)))
+    told = cell_option(source, "fig-alt") or drawn
+    return told if told and told != cell_option(source, "fig-cap") else f"Figure: {heading}"
 
 # %% ../../nbs/api/10_site/03_words.ipynb #b483cab0
 def with_alt_text(
