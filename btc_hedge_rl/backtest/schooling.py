@@ -51,8 +51,9 @@ def prepare_market(
     from btc_hedge_rl.agents import require_alive     # here, so that a backtest of rules needs no PyTorch
     market = contest.market(name, effort.n_train, effort.n_validation)
     tuned = tune_market(market, task, contest.law(name), effort.n_tuning)
-    seeds = range(contest.seed, contest.seed + effort.n_seeds)
-    teams = train_market(market, tuned, Path(folder) / name, effort.timesteps, seeds, effort.epochs, effort.restarts)
+    seeds, own = range(contest.seed, contest.seed + effort.n_seeds), Path(folder) / name
+    seen = multiprocessing.parent_process() is None      # progress bars of workers would run into each other
+    teams = train_market(market, tuned, own, effort.timesteps, seeds, effort.epochs, effort.restarts, seen)
     return Prepared(tuned, [require_alive(agent, tuned.task, market.validation) for agent in teams["ppo"]])
 
 # %% ../../nbs/api/08_backtest/28_schooling.ipynb #0e04e77c
