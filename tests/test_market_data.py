@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 from btc_hedge_rl.ground import BP
-from btc_hedge_rl.market import (IVSurface, OptionSpread, Perpetual, FundingModel, arbitrage_slack, calibrate_book, calibrate_spread, calibrate_surface,
-                                 call_delta, deribit_quotes, fit_funding, level_forecasts)
+from btc_hedge_rl.market import (QUOTED_LEVEL, QUOTED_SLIPPAGE, IVSurface, OptionSpread, Perpetual, FundingModel, arbitrage_slack, calibrate_book, calibrate_spread, calibrate_surface,
+                                 call_delta, deribit_quotes, fit_funding, level_forecasts, model_smiles, quoted_smiles, smile_medians)
 
 DATA = ROOT.parent / "shared" / "data"
 CHAINS = Path(os.environ.get("BTC_CHAINS") or DATA / "deribit_btc_chains_2021-06.parquet")
@@ -69,3 +69,15 @@ def test_packaged_funding_is_the_fitted_one():
     assert fitted.mean / BP == pytest.approx(packaged.mean / BP, abs=.01) == pytest.approx(Perpetual().funding_rate / BP, abs=.01)
     assert fitted.persistence == pytest.approx(packaged.persistence, abs=.01)
     assert fitted.innovation / BP == pytest.approx(packaged.innovation / BP, abs=.01)
+
+
+def test_packaged_tables_are_those_of_the_quotes(quotes, surface_fit):
+    made = smile_medians(quotes, surface_fit.levels)
+    assert np.allclose(made, quoted_smiles(), atol=6e-4)
+    assert 100 * QUOTED_LEVEL * (model_smiles(surface_fit.surface) - made).abs().mean().mean() < 2
+
+
+@pytest.mark.skipif(not all(file.is_file() for file in BOOK), reason="no trades at hand")
+def test_packaged_slippage_is_that_of_the_trades():
+    seen = calibrate_book(*map(pd.read_parquet, BOOK)).compare()
+    assert np.allclose(list(QUOTED_SLIPPAGE), seen["mean size, BTC"], rtol=.01) and np.allclose(list(QUOTED_SLIPPAGE.values()), seen["seen, bp"], rtol=.01)

@@ -14,9 +14,9 @@ from numba import njit, prange
 from tqdm import tqdm
 
 from ..simulator import Paths
-from ..envs import DELTA_FEATURES, BandStage, DeltaTask, Objective, band_stage, for_learning
+from ..envs import ACCOUNT, BandStage, DeltaTask, Objective, band_stage, for_learning
 from .hedger import PolicyHedger
-from .policy import Network, new_policy, one_thread
+from .policy import Network, blind_to_account, new_policy, one_thread
 from .ppo import MinusRisk, decisions_an_action
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #5e6fa723
@@ -65,8 +65,6 @@ class BandProfit(torch.autograd.Function):
         return *map(torch.from_numpy, slopes), None, None
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #d8b42a69
-_UNSEEN = [i for i, f in enumerate(DELTA_FEATURES) if f.name in ("offset", "position", "pnl")]
-
 def rehearsed_profit(
     stage: BandStage,
     policy,  # ResidualPolicy
@@ -74,7 +72,7 @@ def rehearsed_profit(
 ) -> torch.Tensor:  # (n,) initial spots
     "Profit of the policy's bands on some paths, differentiable."
     seen = torch.from_numpy(stage.seen[rows])
-    seen[:, :, _UNSEEN] = 0
+    seen[:, :, ACCOUNT] = 0
     answer = policy.action_net(policy.mlp_extractor.policy_net(seen)).clamp(-1, 1)
     answer = answer.double().repeat_interleave(stage.hold, dim=1)
     centre, width = (torch.from_numpy(x[rows]).double() for x in (stage.centre, stage.width))
@@ -103,8 +101,7 @@ class Descent:
 def _optimiser(task, seed, learning_rate, steps):
     "A fresh policy that does not see its own account, Adam, and a step size that falls to zero."
     torch.manual_seed(seed)
-    policy = new_policy(task, Network())
-    with torch.no_grad(): policy.mlp_extractor.policy_net[0].weight[:, _UNSEEN] = 0
+    policy = blind_to_account(new_policy(task, Network()))
     parameters = [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]
     optimiser = torch.optim.Adam(parameters, learning_rate)
     return policy, optimiser, torch.optim.lr_scheduler.LinearLR(optimiser, 1., 0., steps)

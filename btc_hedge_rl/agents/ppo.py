@@ -25,10 +25,10 @@ from tqdm import tqdm
 from ..ground import InputError
 from ..simulator import Paths
 from ..envs import (
-    DeltaTask, OptionTask, Task, TakeoverEnv, band_stage, batch_of, for_learning, nearly_proportional, play_stage,
-    rule_tape, run_episodes, sb3_vec_env)
+    DeltaTask, OptionTask, OwnTakeoverEnv, TakeoverEnv, Task, band_stage, batch_of, for_learning, nearly_proportional,
+    play_stage, rule_tape, run_episodes, sb3_vec_env)
 from .hedger import PolicyHedger, training_task
-from .policy import ResidualPolicy, network_of, new_policy, one_thread
+from .policy import ResidualPolicy, blind_to_account, is_blind, network_of, new_policy, one_thread
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #a552ed65
 @dataclass(frozen=True)
@@ -36,13 +36,14 @@ class PPOSettings:
     "Arguments of PPO and of the rollouts it learns from."
     n_envs: int = 256  # Episodes stepped together
     action_bars: int = 12  # Bars an action of training lasts, at least one decision
-    n_steps: int = 64  # Actions of each episode in a rollout; all of them where the rule takes over
+    n_steps: int = 64  # Actions of each episode in a rollout; all of them with a takeover
     batch_size: int = 4096  # Actions in a gradient step
     n_epochs: int = 8  # Passes over a rollout
     learning_rate: float = 5e-4  # At the start; it falls to a tenth
     gamma: float = .995  # Discount of an action
     gae_lambda: float = .95  # Of the advantage estimate
     clip_range: float = .2  # How far an update may move the policy
+    takeover: str = "agent"  # Who takes over after an action: the agent itself or the "rule"; bands in BTC only
     device: str = "auto"  # Where the networks are trained: a graphics card if there is one
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #3f007996
@@ -56,10 +57,10 @@ def by_takeover(
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #74d99b10
 def _whole_episodes(timesteps, actions):
     "Settings for rollouts of whole episodes."
-    n_envs = 2**int(min(max(round(log2(32 * (max(timesteps, 1) / 1e5)**.6)), 3), 10))
+    n_envs = 2**int(min(max(round(log2(32 * (max(timesteps, 1) / 1e6)**.5)), 3), 10))
     parts = max(8, 2**round(log2(max(n_envs * actions / 16_384, 1))))
-    return PPOSettings(n_envs, n_steps=actions, batch_size=n_envs * actions // parts, n_epochs=6, learning_rate=3e-3,
-                       gamma=.999)
+    return PPOSettings(n_envs, n_steps=actions, batch_size=n_envs * actions // parts, n_epochs=3, learning_rate=3e-3,
+                       gamma=0.)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #fc300afb
 LONG = 500_000     # actions from which there is time to use each rollout more often
@@ -162,20 +163,36 @@ def _episodes(task, paths, settings, benchmark, seed):
     "The environment that suits a task."
     repeat = decisions_an_action(task, paths, settings.action_bars)
     if by_takeover(task):
-        stage = band_stage(task, paths, repeat)
-        tape = rule_tape(stage, task, paths, benchmark)
-        return TakeoverEnv(task, stage, tape, for_learning(task.objective), settings.n_envs, seed)
+        stage, kinds = band_stage(task, paths, repeat), {"agent": OwnTakeoverEnv, "rule": TakeoverEnv}
+        if settings.takeover not in kinds:
+            raise InputError(f"takeover is {settings.takeover!r}: it must be one of {', '.join(kinds)}.")
+        told = task, stage, rule_tape(stage, task, paths, benchmark), for_learning(task.objective)
+        return kinds[settings.takeover](*told, settings.n_envs, seed)
     raw = sb3_vec_env(task, settings.n_envs, paths, seed=seed, benchmark=benchmark, repeat=repeat)
     return VecNormalize(raw, norm_obs=False, norm_reward=True, gamma=settings.gamma)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #01f8865f
 def _learner(task, episodes, settings, seed, tensorboard):
     "PPO on these episodes."
-    network, apart = asdict(network_of(task)), ("n_envs", "action_bars", "learning_rate")
+    network, apart = asdict(network_of(task)), ("n_envs", "action_bars", "learning_rate", "takeover")
     own = {k: v for k, v in asdict(settings).items() if k not in apart}
     rate, use_sde = LinearSchedule(settings.learning_rate, settings.learning_rate / 10, 1.), network.pop("use_sde")
-    return PPO(ResidualPolicy, episodes, seed=seed, verbose=0, policy_kwargs=network, use_sde=use_sde,
-               tensorboard_log=tensorboard, learning_rate=rate, **own)
+    agent = PPO(ResidualPolicy, episodes, seed=seed, verbose=0, policy_kwargs=network, use_sde=use_sde,
+                tensorboard_log=tensorboard, learning_rate=rate, **own)
+    if hasattr(episodes, "answers"): blind_to_account(agent.policy)
+    return agent
+
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #4784c7b4
+def _lend_answers(agent):
+    "Let episodes in which the agent takes over ask what it would do."
+    policy = agent.policy
+    if not hasattr(agent.env, "answers"): return
+    if not is_blind(policy): raise InputError("start looks at its own account: go on with settings of takeover='rule'.")
+    def answers(seen):
+        with torch.no_grad():
+            hidden = policy.mlp_extractor.policy_net(torch.as_tensor(seen, device=policy.device))
+            return policy.action_net(hidden).numpy(force=True)
+    agent.env.answers = answers
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #09fbef68
 def train_ppo(
@@ -184,7 +201,7 @@ def train_ppo(
     timesteps: int = 100_000,  # Actions in all episodes together
     seed: int = 0,  # Of network, exploration and episodes
     settings: PPOSettings | None = None,  # Arguments of PPO; those of `ppo_settings` by default
-    benchmark=None,  # Rule that takes over, or whose rewards are subtracted; the task's reference rule by default
+    benchmark=None,  # Rule that is to be beaten, by its rewards or at expiry; the task's reference rule by default
     validation: Paths | None = None,  # Keep the best policy on these paths
     start: PolicyHedger | None = None,  # Continue from this hedger
     checkpoints=None,  # Folder that receives the policy each time it is judged, as `step_N`
@@ -201,6 +218,7 @@ def train_ppo(
         logs = tensorboard or os.environ.get("BTC_HEDGE_TENSORBOARD") or None
         agent = _learner(task, _episodes(task, paths, settings, benchmark, seed), settings, seed, logs)
         if start is not None: _begin_as(agent.policy, start, task)
+        _lend_answers(agent)
         judge = None if validation is None else judges(task, validation)
         watch = Watch(timesteps, actions, progress, f"PPO, seed {seed}", judge, checkpoints, keep)
         agent.learn(timesteps, callback=watch)

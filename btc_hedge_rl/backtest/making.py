@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAKER_COLUMNS', 'judge_maker', 'judge_makers', 'agreement_table', 'disagreeing', 'causes_table', 'plot_causes',
-           'fee_table', 'fee_sentence', 'profit_sentence', 'agreement_sentence']
+           'fee_table', 'fee_sentence', 'profit_sentence', 'agreement_sentence', 'earning_sentence', 'with_off']
 
 # %% ../../nbs/api/08_backtest/07_making.ipynb #69219146
 from itertools import product
@@ -199,3 +199,44 @@ def agreement_sentence(
     why = _evidence(balance, causes) if "candle" in differ.get_level_values("fills") else (
         "Poisson fills do not depend on the price, so what differs is only how prices moved on the few windows.")
     return f"**The simulated market and the bars disagree** for {_differing(agreement, differ)}. {why}{little}"
+
+# %% ../../nbs/api/08_backtest/07_making.ipynb #f12c7f4d
+def _taken(parts, fills):
+    "Adverse selection in units of the spread captured, smallest and largest of makers and markets."
+    rows = parts.xs(fills, level="fills")
+    return (-rows["adverse selection"] / rows["spread captured"]).round(2).agg(["min", "max"]) + 0.
+
+# %% ../../nbs/api/08_backtest/07_making.ipynb #e95520d5
+def _earning(outcomes, parts, fills, why):
+    "Who earns under these fills."
+    clear = outcomes["low"].unstack("market").xs(fills, level=0) > 0
+    names, (least, most) = list(clear.index[clear.all(axis=1)]), _taken(parts, fills)
+    if names: who = f"**{_named(names)}** earn{'s' * (len(names) == 1)} in every market"
+    else: who = "**no maker earns** in every market" if clear.any(axis=None) else "**no maker earns** in any market"
+    return (f"Under {fills} fills, where {why}, {who}: adverse selection takes {least:.2f} to {most:.2f} of the spread "
+            "captured.")
+
+# %% ../../nbs/api/08_backtest/07_making.ipynb #b43b79d5
+def earning_sentence(
+    outcomes: pd.DataFrame,  # From `judge_makers`
+    parts: pd.DataFrame,  # Its attribution
+    studied: str,  # The study's maker
+    days: int,
+) -> str:  # Markdown
+    "Which maker earns before it is hedged, under which fills, and why; computed."
+    said = [_earning(outcomes, parts, "candle", "every fill is passed through"),
+            _earning(outcomes, parts, "Poisson", "nobody is picked off, by assumption")]
+    row = outcomes.loc[("simulated", "candle", studied)]
+    word = "earns" if row["low"] > 0 else "loses" if row["high"] < 0 else "neither earns nor loses"
+    said.append(f"The study hedges {readable(studied)} under candle fills: before it is hedged it {word}, "
+                f"{_interval(row)} BTC in {days} days.")
+    return " ".join([*said, "A maker that is off has no profit and no risk."])
+
+# %% ../../nbs/api/08_backtest/07_making.ipynb #007caf02
+def with_off(
+    table: pd.DataFrame,  # Makers in the last level of the index
+) -> pd.DataFrame:
+    "The table with a row for the maker that is off: no trade, no profit, no risk."
+    known = [name for name in table if name not in ("half_life", "break_even_fee_bp")]
+    off = pd.DataFrame(0., ["off"], known).reindex(columns=table.columns)
+    return pd.concat([table, off]).rename_axis(table.index.names[-1])

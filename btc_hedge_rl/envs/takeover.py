@@ -94,6 +94,7 @@ def taken_over(stage, tape, path, at, held, earned, out):
 # %% ../../nbs/api/06_envs/19_takeover.ipynb #e2954d81
 class TakeoverEnv(VecEnv):
     "Episodes of bands, each action rewarded as if the rule took over after it."
+    remembers = True  # Profits of played episodes, for the utility
     def __init__(self, task: DeltaTask, stage: BandStage, tape: RuleTape, objective: Objective, n: int, seed: int = 0):
         self.task, self.stage, self.tape, self.objective = task, stage, tape, objective
         self.rng, self.pile, self.render_mode = np.random.default_rng(seed), np.empty(0, int), None
@@ -116,33 +117,55 @@ class TakeoverEnv(VecEnv):
 def look(self: TakeoverEnv) -> np.ndarray:  # (n, numbers) float32
     "What agents see now."
     seen = np.empty((self.num_envs, self.stage.seen.shape[2]), np.float32)
-    see_bands(self.stage, self.path, self.at, self.held, self.earned, seen)
+    see_bands(self.here, self.rows, self.at, self.held, self.earned, seen)
     return seen
+
+# %% ../../nbs/api/06_envs/19_takeover.ipynb #d437e62b
+@patch
+def choose(self: TakeoverEnv) -> None:
+    "The paths of the next episodes, in turn from a shuffled pile, and how much an episode counts."
+    n, self.weight = self.num_envs, 1.
+    while len(self.pile) < n: self.pile = np.r_[self.pile, self.rng.permutation(len(self.alone))]
+    self.path, self.pile = self.pile[:n].copy(), self.pile[n:]
+
+# %% ../../nbs/api/06_envs/19_takeover.ipynb #6c48fa36
+@patch
+def prepare(self: TakeoverEnv) -> np.ndarray:  # (n,) profits at expiry
+    "Who takes over on the new paths, and what it earns there by itself: here the rule."
+    self.here, self.rows, self.then = self.stage, self.path, self.tape
+    return self.alone[self.path]
 
 # %% ../../nbs/api/06_envs/19_takeover.ipynb #e817a412
 @patch
 def begin(self: TakeoverEnv):
     "Start all episodes, with the utility of the latest profits."
-    n, self.at = self.num_envs, 0
-    while len(self.pile) < n: self.pile = np.r_[self.pile, self.rng.permutation(len(self.alone))]
-    self.path, self.pile = self.pile[:n].copy(), self.pile[n:]
-    self.held, self.earned = np.zeros(n), np.zeros(n)
+    self.at, self.held, self.earned = 0, *np.zeros((2, self.num_envs))
+    self.choose()
+    profit = self.prepare()
     self.utility = self.objective.utility(self.recent)
-    self.worth = self.utility.value(self.alone[self.path])
+    self.worth = self.utility.value(profit)
     return self.look()
+
+# %% ../../nbs/api/06_envs/19_takeover.ipynb #b897e870
+@patch
+def remember(
+    self: TakeoverEnv,
+    profit: np.ndarray,  # (n,)
+) -> None:
+    "Add profits to the latest ones and forget the oldest."
+    self.recent = np.r_[self.recent, profit][-max(4 * self.num_envs, min(2048, len(self.alone))):]
 
 # %% ../../nbs/api/06_envs/19_takeover.ipynb #ad593208
 @patch
 def play(self: TakeoverEnv):
     "Play one action in all episodes; after the last one, start again."
-    play_action(self.stage, self.path, self.at, self.actions, self.held, self.earned)
-    self.at += 1
-    final = np.empty(self.num_envs)
-    taken_over(self.stage, self.tape, self.path, self.at, self.held, self.earned, final)
-    final += self.stage.option[self.path, -1]
-    worth = self.utility.value(final)
-    self.told, self.worth = (worth - self.worth) / self.unit, worth
+    play_action(self.here, self.rows, self.at, self.actions, self.held, self.earned)
+    self.at, self.final = self.at + 1, np.empty(self.num_envs)
+    taken_over(self.here, self.then, self.rows, self.at, self.held, self.earned, self.final)
+    self.final += self.here.option[self.rows, -1]
+    worth = self.utility.value(self.final)
+    self.told, self.worth = self.weight * (worth - self.worth) / self.unit, worth
     ended, reward = self.at == self.stage.seen.shape[1], self.told.astype(np.float32)
-    if ended: self.recent = np.r_[self.recent, final][-max(4 * self.num_envs, min(2048, len(self.alone))):]
+    if ended and self.remembers: self.remember(self.final)
     seen = self.begin() if ended else self.look()
     return seen, reward, np.full(self.num_envs, ended), [{} for _ in range(self.num_envs)]

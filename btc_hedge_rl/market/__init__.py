@@ -53,7 +53,10 @@ _findings = {
         "chain"],
     "fairness": ["midnight_forecasts", "week_draws", "fairness_row", "fairness_table", "dear_or_cheap",
         "plot_forecasts", "payoff_of", "buy_everything", "bought_table"],
-    "weather": ["cost_table", "slippage_bp", "plot_book", "reaches_by_weather", "plot_fill_rates", "fill_table",
+    "seen": ["QUOTED_SMILES", "QUOTED_LEVEL", "quoted_smiles", "smile_medians", "model_smiles",
+        "plot_quoted_smiles", "plot_half_spreads", "dealing_table", "QUOTED_SLIPPAGE", "slippage_table",
+        "plot_size_and_stress", "dealing_sentence"],
+    "weather": ["reaches_by_weather", "plot_fill_rates", "fill_table",
         "fill_intervals", "intervals_sentence", "market_conclusions"],
 }
 _rooms = _formulas | _perpetual | _options | _measured | _findings

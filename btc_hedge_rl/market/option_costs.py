@@ -184,3 +184,12 @@ def quoted(cls: OptionSpread) -> OptionSpread:
     (_, *deltas), *rows = (line.split() for line in QUOTED_HALF_SPREADS.split("\n") if line)
     table = [[float(x) for x in row] for row in rows]
     return cls(tuple(row[0] for row in table), tuple(map(float, deltas)), tuple(tuple(row[1:]) for row in table))
+
+# %% ../../nbs/api/04_market/11_option_costs.ipynb #89ac4ccb
+@patch
+def scaled(
+    self: OptionSpread,
+    factor: float,  # Not negative
+) -> OptionSpread:
+    "Half-spreads times a factor."
+    return OptionSpread(self.days, self.deltas, tuple(tuple(factor * x for x in row) for row in self.bp))
