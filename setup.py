@@ -11,6 +11,9 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).parent
+PACKAGE = ROOT / "btc_hedge_rl"
+MADE = {".py", ".pyc", ".nbi", ".nbc"}  # by Python and Numba
+DATA = [p.relative_to(PACKAGE).as_posix() for p in sorted(PACKAGE.rglob("*")) if p.is_file() and p.suffix not in MADE]
 RESEARCH = sorted((ROOT / "nbs" / "research").glob("[0-9]*.ipynb"))
 config = ConfigParser(delimiters=["="])
 config.read(ROOT / "settings.ini", encoding="utf-8")
@@ -56,7 +59,7 @@ setup(
     classifiers=["Intended Audience :: Science/Research",
                  *(f"Programming Language :: Python :: {version}" for version in ("3.11", "3.12", "3.13"))],
     packages=find_packages(include=["btc_hedge_rl", "btc_hedge_rl.*"]),
-    package_data={"btc_hedge_rl": ["*/*.toml", "*/*.json", "*/*.parquet"]},
+    package_data={"btc_hedge_rl": DATA},
     cmdclass={"build_py": BuildPackage, "sdist": SourceArchive},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),

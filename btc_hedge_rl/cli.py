@@ -211,6 +211,7 @@ _Seeds = typer.Option(1, "--seeds", help="Training seeds of each learner.")
 _Epochs = typer.Option(12, "--epochs", help="Of the pathwise network.")
 _Timesteps = typer.Option(500_000, "--timesteps", help="Actions of PPO.")
 _Paths = typer.Option(3000, "--paths", help="Training paths at each stop.")
+_Doubt = typer.Option(1., "--doubt", help="Factor by which quotes may be off in training, either way.")
 _Decision = typer.Option(12, "--decision-bars", help="Bars between decisions.")
 _Stride = typer.Option(1., "--stride-days", help="Days between windows.")
 _Cost = typer.Option(5e-4, "--cost", help="One-way cost of trading, fraction of the value.")
@@ -225,9 +226,9 @@ _Scheduler = typer.Option("", "--scheduler", metavar="tcp://HOST:PORT",
 def walk_command(
     bars: str = _Bars, train_days: float = _Train, test_days: float = _Test, world: str = _World,
     learners: str = _Learners, seeds: int = _Seeds, epochs: int = _Epochs, timesteps: int = _Timesteps,
-    paths: int = _Paths, decision_bars: int = _Decision, stride_days: float = _Stride, cost: float = _Cost,
-    repair: str = _Repair, max_invented: float = _Invented, out: str = _Walk, workers: int = _Workers,
-    scheduler: str = _Scheduler,
+    paths: int = _Paths, doubt: float = _Doubt, decision_bars: int = _Decision, stride_days: float = _Stride,
+    cost: float = _Cost, repair: str = _Repair, max_invented: float = _Invented, out: str = _Walk,
+    workers: int = _Workers, scheduler: str = _Scheduler,
 ):
     """Calibrate, tune and train on what was known, then meet the bars that followed; again and again.
 
@@ -237,7 +238,8 @@ def walk_command(
     """
     from btc_hedge_rl.data import read_bars, sample_bars
     from btc_hedge_rl.pipeline import Teaching, WalkRequest, check_data, run_walk, walk_plan, walk_text
-    plan = walk_plan(Teaching(learners, epochs, timesteps, paths, seeds), world, decision_bars, cost, stride_days)
+    teaching = Teaching(learners, epochs, timesteps, paths, seeds)
+    plan = walk_plan(teaching, world, doubt, decision_bars, cost, stride_days)
     request = WalkRequest(train_days, test_days, plan, workers, scheduler)
     data = check_data(bars, repair, max_invented)
     history = read_bars(data["path"], repair, max_invented=max_invented) if bars else sample_bars()

@@ -120,6 +120,20 @@ def test_help_names_the_exit_codes_and_needs_neither_time_nor_pytorch(tmp_path):
     assert "Exit codes: 0 done; 1" in " ".join(result.stdout.split()) and result.stderr == "[]\n"
 
 
+def test_tensorboard_follows_the_training(tmp_path, monkeypatch):
+    "A flag of the run reaches the training in its kernel, and PPO writes what TensorBoard reads."
+    from btc_hedge_rl.pipeline import write_notebooks
+    cell = """run_folder = '.'
+# %%
+from btc_hedge_rl.agents import train_ppo
+from btc_hedge_rl.simulator import reference_model, simulate
+train_ppo("BtcHedge/DeltaHedging-v0", simulate(reference_model(), 4), 600, progress=False)"""
+    monkeypatch.delenv("BTC_HEDGE_TENSORBOARD", raising=False)
+    result = btc_hedge("run", "--profile", "", "--notebooks", write_notebooks(tmp_path / "n", {"01_train": cell}), "--out", "run", "--tensorboard", "curves", cwd=tmp_path)
+    monkeypatch.delenv("BTC_HEDGE_TENSORBOARD", raising=False)
+    assert result.code == 0 and list((tmp_path / "curves").rglob("events.out.tfevents.*")), result.err
+
+
 def test_parameters_are_listed(tmp_path):
     result = btc_hedge("run", "--list-parameters", cwd=tmp_path)
     assert result.code == 0 and result.out.strip() == parameter_table(find_notebooks()).strip()

@@ -146,6 +146,16 @@ def test_conclusions():
         assert any(all(digits(c[k], n) for k, n in zip(("difference", "low", "high"), numbers)) for c in rows), (other, numbers)
 
 
+def test_the_picture_to_turn_is_of_this_run():
+    "Each bar of the last picture of the guide is the run's number."
+    told = [json.loads(text) for page in outputs("guides/10_turn.ipynb", "text/html") for text in re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)][-1]
+    bars = dict(zip(told["knobs"][0][1], told["lines"][0][3], strict=True))
+    delta = METRICS["delta_hedging"]
+    assert told["x"] == [names()[name] for name in delta] and len(bars) == 4
+    for label, metric in {"mean": "mean", "std": "std", "CVaR95": "cvar95", "cost": "cost"}.items():
+        assert bars[label] == [pytest.approx(row[metric], rel=1e-3) for row in delta.values()]
+
+
 def test_picture_is_of_this_run():
     "The picture of the README is drawn from the same comparisons."
     import matplotlib.pyplot as plt

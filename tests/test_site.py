@@ -330,7 +330,8 @@ def test_front_page_answers_in_one_screen(driver, base):
 
 def test_pages_of_the_study_name_their_run(site):
     pages = sorted((site / "research").glob("*.html"))
-    assert len(pages) == 7 and [p.name for p in pages if "Executed by" not in p.read_text(encoding="utf-8")] == []
+    assert len(pages) == len(list((ROOT / "nbs" / "research").glob("[0-9]*.ipynb"))) > 6
+    assert [p.name for p in pages if "Executed by" not in p.read_text(encoding="utf-8")] == []
 
 
 def test_library_pages_show_every_public_name(site):
@@ -362,6 +363,26 @@ def test_keyboard(driver, base):
     ActionChains(driver).send_keys("/").perform()
     assert driver.execute_script("return document.activeElement.type") == "search"
     assert driver.execute_script("return [...document.querySelectorAll('main pre, main .table-box, main .math.display')].every(e => e.tabIndex === 0)")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_pictures_turn_by_keyboard(driver, base, name):
+    "Each knob, by an arrow key: another picture, said in words; nothing is wider than the page; without a script there is a still one."
+    from selenium.webdriver.common.keys import Keys
+    shape(driver, *SHAPES[name], dark=False)
+    driver.get(base + "guides/turn.html")
+    turned, told = 0, "return [arguments[0].querySelector('svg').innerHTML, arguments[0].querySelector('svg').getAttribute('aria-label')]"
+    figures = driver.find_elements("css selector", "main figure.turn")
+    for figure in figures:
+        assert driver.execute_script("return arguments[0].querySelector('.still').hidden && !!arguments[0].querySelector('.still img').src", figure)
+        for knob in figure.find_elements("css selector", "input"):
+            before = driver.execute_script(told, figure)
+            knob.send_keys(Keys.ARROW_RIGHT)
+            after = driver.execute_script(told, figure)
+            assert after[0] != before[0] and after[1] != before[1] and knob.get_attribute("aria-valuetext") in after[1]
+            turned += 1
+    assert len(figures) == 5 and turned == 8
+    assert driver.execute_script("return document.scrollingElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 @pytest.mark.parametrize("preferred", [False, True], ids=["from light", "from dark"])

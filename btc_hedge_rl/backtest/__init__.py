@@ -39,6 +39,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "reach": ["Reach", "share_reached", "joint_draws", "reach_records", "reach_in_words", "plot_reach"],
     "trained_markets": ["learners_task", "train_market", "load_teams", "gain_sentence", "validation_curve",
         "plot_validation"],
+    "schooling": ["Effort", "Prepared", "prepare_market", "side_by_side"],
     "answers": ["gap_of", "sized", "in_market", "answer"],
     "quoted": ["trailing_vol", "quoted_states", "band_edges", "asked_positions", "PLAYED",
         "play_quoted"],

@@ -34,12 +34,14 @@ def train_market(
     seeds: range,  # Of PPO
     epochs: int,  # Passes of the pathwise network over the training paths
     restarts: int = 1,  # Networks it begins with; the best on validation paths is kept
+    progress: bool = True,  # Show progress bars
 ) -> dict:  # "ppo" and "pathwise" → hedgers
     "Train the learners of a market and save them."
     from btc_hedge_rl.agents import train_pathwise, train_ppo     # here, so that a backtest of rules needs no PyTorch
     task, paths, seen = learners_task(tuned), market.train, market.validation
-    ceiling = train_pathwise(task, paths, epochs, seeds[0], validation=seen, restarts=restarts)
-    teams = {"ppo": [train_ppo(task, paths, timesteps, seed=s, validation=seen) for s in seeds], "pathwise": [ceiling]}
+    shared = dict(validation=seen, progress=progress)
+    ceiling = train_pathwise(task, paths, epochs, seeds[0], restarts=restarts, **shared)
+    teams = {"ppo": [train_ppo(task, paths, timesteps, seed=s, **shared) for s in seeds], "pathwise": [ceiling]}
     for name, team in teams.items():
         for i, agent in enumerate(team): agent.save(Path(folder) / name / f"seed_{i}")
     return teams

@@ -7,7 +7,7 @@ __all__ = ['QUOTES', 'Fold', 'folds_of', 'windows_after', 'Plan', 'market_then',
            'best_rule_of', 'play_lesson', 'in_turn', 'WalkForward', 'gathered', 'stops_record', 'with_lessons',
            'walk_forward']
 
-# %% ../../nbs/api/08_backtest/21_walking.ipynb #24a87ea1
+# %% ../../nbs/api/08_backtest/21_walking.ipynb #1285a658
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Callable, NamedTuple
@@ -19,7 +19,7 @@ from ..ground import BARS_PER_DAY, InputError
 from ..worlds import world
 from ..strategies import Band, DeltaHedge, Unhedged, rule_families
 from ..envs import DeltaTask
-from .contest import OtherMarket, market_of
+from .contest import OtherMarket, market_of, scattered
 from .playing import BacktestResult, mean_metrics
 from .quoted import PLAYED, play_quoted, quoted_states, trailing_vol
 from .robust import RULE_PATHS, edges_of, proving_of, tune_across
@@ -61,7 +61,7 @@ def windows_after(
     tail = pd.Timedelta(days=days)
     return cut_windows(bars.loc[fold.cut:fold.end + tail - pd.Timedelta(minutes=5)], days, stride_days)
 
-# %% ../../nbs/api/08_backtest/21_walking.ipynb #9e08754e
+# %% ../../nbs/api/08_backtest/21_walking.ipynb #51b82429
 QUOTES = ("calibrated", "trailing")     # at which volatility calls are sold
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Plan:
     worlds: tuple = ("stochastic-vol", "qed-hawkes")  # In which rules are tuned; the first is quoted by
     task: DeltaTask = DeltaTask()  # Costs, decision times, objective
     quotes: tuple = QUOTES
-    n_paths: int = 3000  # Training paths of a lesson
-    n_validation: int = 500
+    doubt: float = 1.6  # Factor by which quotes may be off in training, either way; 1 if they are right
+    n_paths: int = 3000  # Training paths of a lesson; a fifth as many validate
     n_seeds: int = 1  # Of each lesson
     seed: int = 0
     days: float = 14  # Length of a window
@@ -82,8 +82,9 @@ class Plan:
     def __post_init__(self):
         unknown = [quote for quote in self.quotes if quote not in QUOTES]
         if unknown or not self.quotes: raise InputError(f"quotes are {self.quotes}: choose from {', '.join(QUOTES)}.")
+        if not 1 <= self.doubt <= 3: raise InputError(f"doubt is {self.doubt}: it must lie between 1 and 3.")
 
-# %% ../../nbs/api/08_backtest/21_walking.ipynb #e2592c75
+# %% ../../nbs/api/08_backtest/21_walking.ipynb #0f2dc078
 def market_then(
     plan: Plan,
     fold: Fold,
@@ -91,9 +92,12 @@ def market_then(
     name: str,  # Of the world
     n_paths: int,
 ) -> OtherMarket:
-    "A world calibrated to what was known at a stop, as a market to train in."
+    "A world calibrated to what was known at a stop, as a market to train in, where quotes may be off."
     known = world(name, bars.loc[fold.known:fold.cut - pd.Timedelta(minutes=5)])
-    return market_of(known, n_paths, plan.n_validation, plan.seed)
+    market, span = market_of(known, n_paths, max(20, n_paths // 5), plan.seed), (1 / plan.doubt, plan.doubt)
+    if plan.doubt == 1: return market
+    train, validation = (scattered(getattr(market, part), part, plan.seed, span) for part in ("train", "validation"))
+    return OtherMarket(train, validation, market.vol)
 
 # %% ../../nbs/api/08_backtest/21_walking.ipynb #e4a0a94a
 def vols_of(

@@ -161,5 +161,5 @@ def publish(
     plot_headline(metrics)
     with atomic_path(nbs / "results/headline.png") as temporary: plt.savefig(temporary, dpi=130)
     plt.close()
-    for page in (nbs / "index.ipynb", nbs / "guides/05_trust.ipynb"): _execute_page(page)
+    for page in ("index", "guides/05_trust", "guides/10_turn"): _execute_page(nbs / f"{page}.ipynb")
     _renew_readme(nbs.parent / "README.md", _readme_results(metrics, card))

@@ -110,10 +110,11 @@ class Teaching:
         if unknown: raise InputError(f"{unknown[0]}: no such learner; choose from {', '.join(LEARNERS)}, or none.")
         return {name: made[name] for name in names}
 
-# %% ../../nbs/api/09_pipeline/13_walks.ipynb #2a98f92d
+# %% ../../nbs/api/09_pipeline/13_walks.ipynb #873297f1
 def walk_plan(
     teaching: Teaching = Teaching(),
     world: str = "stochastic-vol",  # Where learners are trained; its volatility is quoted
+    doubt: float = 1.,  # Factor by which quotes may be off in training, either way; 1 if they are right
     decision_bars: int = 12,  # Bars between decisions
     cost: float = 5e-4,  # One-way, fraction of the value
     stride_days: float = 1,  # Between windows
@@ -126,12 +127,13 @@ def walk_plan(
     if world not in WORLDS: raise InputError(f"{world}: no such world; choose from {', '.join(WORLDS)}.")
     if decision_bars < 1 or 4032 % decision_bars:
         raise InputError(f"decision_bars={decision_bars}: must divide the 4032 bars of a window.")
-    counts = {"n_seeds": teaching.n_seeds, "n_paths": teaching.n_paths, "n_validation": max(20, teaching.n_paths // 5)}
+    counts = {"n_seeds": teaching.n_seeds, "n_paths": teaching.n_paths}
     wrong = [f"{name}={value}" for name, value in counts.items() if value < 1]
     if wrong: raise InputError(f"{wrong[0]}: must be at least 1.")
     task = DeltaTask(flat_cost(cost), decision_bars=decision_bars, objective=Mixture())
     worlds = tuple(dict.fromkeys((world, "stochastic-vol", "qed-hawkes")))
-    return Plan(lessons=teaching.lessons(world), worlds=worlds, task=task, seed=seed, stride_days=stride_days, **counts)
+    own = {"seed": seed, "stride_days": stride_days, "doubt": doubt} | counts
+    return Plan(lessons=teaching.lessons(world), worlds=worlds, task=task, **own)
 
 # %% ../../nbs/api/09_pipeline/13_walks.ipynb #6f5587e5
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def _box_tables(soup) -> None:
     for table in soup.main.select("table"):
         for attribute in ("border", "style"): table.attrs.pop(attribute, None)
         _mark_cells(table, css)
+        for tag in (table, *table.find_all(id=True)): tag.attrs.pop("id", None)      # shown twice, twice there
         _one_header_row(table)
         if table.find_parent(class_="cell-output"): align_numbers(table)
         for corner in table.select("thead th"):

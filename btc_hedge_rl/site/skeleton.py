@@ -15,7 +15,7 @@ from .links import page_name
 STEPS = {  # Page: its word on the strip
     "data_and_stylized_facts": "data", "model_calibration": "model", "option_market_layer": "market",
     "baseline_mm_strategy": "maker", "rl_training_ppo": "agent", "strategy_backtest": "backtest",
-    "rl_vs_baseline_evaluation": "verdict",
+    "rl_vs_baseline_evaluation": "verdict", "walk_forward": "years",
 }
 
 # %% ../../nbs/api/10_site/06_skeleton.ipynb #147118f3
