@@ -72,7 +72,7 @@ def test_a_parameter_without_effect_is_found(tmp_path):
 SMALL = {"n_train_paths": 12, "n_paths": 12, "n_days": 3}
 OTHERWISE = {
     "03_option_market_layer": {
-        "seed": 1, "vol_window": "6h", "reversion": "48h", "skew": -.1, "convexity": .8, "spread_scale": 2., "option_fee_bp": 1., "taker_fee": 2e-4, "maker_fee": 2e-4,
+        "seed": 1, "vol_window": "6h", "reversion": "48h", "skew": -.1, "convexity": .8, "spread_scale": 2., "option_fee_bp": 1., "cost": 2e-4, "maker_fee": 2e-4,
         "impact_bp": .5, "stress": 0., "funding_bp": 1., "funding_innovation_bp": 0., "fill_within_bp": 8.},
     "04_baseline_mm_strategy": {
         "seed": 1, "n_train_paths": 100, "n_paths": 16, "n_days": 4, "half_spread_bp": 4., "max_inventory": 8., "order_size": .5, "maker_half_life": "3h"}}
