@@ -35,7 +35,7 @@ $(READY): settings.ini setup.py constraints.txt
 $(READY_DEV): settings.ini setup.py constraints.txt
 	$(call install,dev,200,$@ $(READY))
 
-run: $(READY) ## the study: notebooks 01 to 07 into one run folder
+run: $(READY) ## the study: notebooks 01 to 08 into one run folder
 	@set -f; set --; for p in $$P; do set -- "$$@" -p "$$p"; done; \
 	$(BIN)/btc-hedge run --profile "$$PROFILE" $(if $(DATA),--data "$$DATA") $(if $(REPAIR),--repair "$$REPAIR") $(if $(OUT),--out "$$OUT") "$$@"
 

@@ -250,7 +250,7 @@ def test_a_failing_point_does_not_stop_the_sweep(study, tmp_path):
 
 def test_smoke_on_the_sample(smoke_run):
     folder, out, _ = smoke_run
-    assert len(states(out)) == 7 and manifest(folder)["data"] == "synthetic sample"
+    assert len(states(out)) == 8 and manifest(folder)["data"] == "synthetic sample"
     kept = [o.get("data", {}) for path in (folder / OUT).glob("0*.ipynb") for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])]
     assert sum("image/svg+xml" in data for data in kept) > 5 and not any({"image/svg+xml", "image/png"} <= data.keys() for data in kept)
     used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])     # processor time: a busy computer is no reason to fail

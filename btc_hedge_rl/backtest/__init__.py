@@ -47,7 +47,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "tuned_across_table"],
     "lessons": ["Lesson", "PathwiseLesson", "PPOLesson"],
     "walking": ["Fold", "folds_of", "windows_after", "QUOTES", "Plan", "market_then", "vols_of", "play_all", "Played",
-        "play_rules", "best_rule_of", "play_lesson", "in_turn", "WalkForward", "gathered", "stops_record",
+        "play_rules", "starting_rule", "play_lesson", "in_turn", "WalkForward", "gathered", "stops_record",
         "with_lessons", "walk_forward"],
     "walked": ["LEAST_WINDOWS", "evidence_sentence", "DECIDES", "walk_comparisons", "walk_sentences", "year_table",
         "largest_days", "plot_walk", "lead_of", "plot_lead", "stops_sentence", "walk_record"],

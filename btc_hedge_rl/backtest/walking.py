@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['QUOTES', 'Fold', 'folds_of', 'windows_after', 'Plan', 'market_then', 'vols_of', 'play_all', 'Played', 'play_rules',
-           'best_rule_of', 'play_lesson', 'in_turn', 'WalkForward', 'gathered', 'stops_record', 'with_lessons',
+           'starting_rule', 'play_lesson', 'in_turn', 'WalkForward', 'gathered', 'stops_record', 'with_lessons',
            'walk_forward']
 
-# %% ../../nbs/api/08_backtest/21_walking.ipynb #1285a658
+# %% ../../nbs/api/08_backtest/21_walking.ipynb #a2c67e13
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Callable, NamedTuple
@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..ground import BARS_PER_DAY, InputError
 from ..worlds import world
-from ..strategies import Band, DeltaHedge, Unhedged, rule_families
+from ..strategies import Band, DeltaHedge, EveryBars, Unhedged, rule_families
 from ..envs import DeltaTask
 from .contest import OtherMarket, market_of, scattered
 from .playing import BacktestResult, mean_metrics
@@ -153,15 +153,18 @@ def play_rules(
               "tried": sum(rule.evaluations for rule in tuned.values())}
     return Played(record, play_all(hedgers, plan, fold, bars, vols[plan.worlds[0]]))
 
-# %% ../../nbs/api/08_backtest/21_walking.ipynb #b37e6150
-def best_rule_of(
+# %% ../../nbs/api/08_backtest/21_walking.ipynb #fb423758
+def starting_rule(
     plan: Plan,
-    record: dict,  # From `play_rules`
+    record: dict,  # From `play_rules`, rules in the order of their training
 ) -> Band:
-    "The rule of least risk where rules were tuned, with its numbers."
-    return plan.rules[record["best"]](record["numbers"][record["best"]])
+    "The band of least risk where rules were tuned, with its numbers."
+    rules = [plan.rules[name](numbers) for name, numbers in record["numbers"].items()]
+    bands = [rule for rule in rules if not isinstance(rule.width, EveryBars)]
+    if not bands: raise InputError(f"Of {', '.join(record['numbers'])} none is a band that a learner could start from.")
+    return bands[0]
 
-# %% ../../nbs/api/08_backtest/21_walking.ipynb #2ccbbade
+# %% ../../nbs/api/08_backtest/21_walking.ipynb #24cc676b
 def play_lesson(
     plan: Plan,
     fold: Fold,
@@ -170,11 +173,11 @@ def play_lesson(
     name: str,  # Of the lesson
     number: int,  # Of the seed: 0, 1, …
 ) -> Played:
-    "Train one learner with one seed on what was known, from the best rule; play what followed."
+    "Train one learner with one seed on what was known, from the best band; play what followed."
     lesson, column = plan.lessons[name], f"{name}/{number}" if number else name
     try:
         market = market_then(plan, fold, bars, lesson.world, plan.n_paths)
-        hedger = lesson(market, plan.task, best_rule_of(plan, record), plan.seed + number)
+        hedger = lesson(market, plan.task, starting_rule(plan, record), plan.seed + number)
     except InputError as error: return Played({"failed": f"{column}: {error}"}, {})
     return Played({"failed": ""}, play_all({column: hedger}, plan, fold, bars, record["vols"][plan.worlds[0]]))
 

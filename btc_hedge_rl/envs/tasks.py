@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from ..ground import BP, InputError, fits, from_record, to_record
 from ..market import FILLS, CandleFills, FillModel, OptionMarket, OptionUniverse, Perpetual, as_fills
 from ..strategies import (
-    QUOTERS, Band, Constant, HoldOptions, InventorySkew, JumpLaw, QuotedVol, Quoter, RaisedVol, RuleDelta, TrailingVol,
+    QUOTERS, Band, Constant, HoldOptions, InventorySkew, JumpLaw, Lowered, QuotedVol, Quoter, RaisedVol, RuleDelta, TrailingVol,
     TunedVol, Unhedged, VarianceOptimal, WhalleyWilmottWidth, ZakamoulineWidth, maker_from_dict)
 from .actions import ACTIONS, BandAction, FreeBand, RatioAction, RuleBand
 from .features import DELTA_FEATURES, HEDGED_FEATURES, OPTION_FEATURES, look, n_numbers
@@ -252,7 +252,7 @@ _KINDS = {kind.__name__: kind for kind in (
     Perpetual, OptionMarket, RatioAction, BandAction, FreeBand, Quadratic, MeanVariance, StepEntropic, Tail,
     BookReward, CVaR, MeanStd, Entropic, Mixture)}
 _KINDS |= {kind.__name__: kind for kind in (
-    RuleBand, Band, QuotedVol, TunedVol, TrailingVol, RaisedVol, VarianceOptimal, JumpLaw, Constant,
+    RuleBand, Band, QuotedVol, TunedVol, TrailingVol, RaisedVol, Lowered, VarianceOptimal, JumpLaw, Constant,
     WhalleyWilmottWidth, ZakamoulineWidth)}
 _KINDS |= {kind.__name__: maker_from_dict for kind in QUOTERS.values()}
 _KINDS |= {kind.__name__: FillModel.from_dict for kind in FILLS.values()}

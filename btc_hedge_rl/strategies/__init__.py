@@ -26,7 +26,7 @@ ROOMS = {  # Public names of each room
     "hedge_state": "HedgeState state_at",
     "hedgers": "Unhedged DeltaHedge LelandHedge band_half_width trade_to_band WhalleyWilmott ConstantBand "
         "AtVol",
-    "centres": "seen_at check_numbers QuotedVol TunedVol WINDOWS TrailingVol RaisedVol",
+    "centres": "seen_at check_numbers QuotedVol TunedVol WINDOWS TrailingVol RaisedVol Lowered",
     "jumps": "JumpLaw kinds_of_jumps jump_delta ChordTable chord_table read_table fast_jump_delta VarianceOptimal",
     "widths": "EveryBars Constant WhalleyWilmottWidth ZakamoulineWidth",
     "bands": "Band Span chosen Family rule_families",
