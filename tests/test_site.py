@@ -51,7 +51,7 @@ const contrast = e => { const b = ground(e), f = over(rgb(getComputedStyle(e).co
   return (x + .05) / (y + .05); };
 const texts = () => [...main.querySelectorAll("p, li, td, th, figcaption, h1, h2, h3, code, code span, pre, a, math")]
   .filter(e => shown(e) && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
-const images = [...main.querySelectorAll("img")];
+const images = [...main.querySelectorAll("img")].filter(i => i.checkVisibility());     // a figure has one for each scheme
 images.forEach(i => i.loading = "eager");
 Promise.all([settled(scheme), ...images.map(i => i.decode().then(() => true, () => false))]).then(([_, ...loaded]) => done({
   overflow: document.scrollingElement.scrollWidth - document.documentElement.clientWidth,

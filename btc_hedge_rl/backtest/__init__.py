@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
                   "rehearsed"],
     "rule_tuning": ["TunedBand", "POINTS", "grid_of", "whole_numbers", "at_edges", "tune_rule", "tune_families",
         "families_table"],
-    "tuned_markets": ["TunedMarket", "law_of", "FEW_PATHS", "played_by", "tune_market", "market_record", "tuned_rules",
+    "tuned_markets": ["TunedMarket", "LoweredFamily", "law_of", "FEW_PATHS", "played_by", "tune_market", "market_record", "tuned_rules",
         "markets_table", "contestants"],
     "reach": ["Reach", "share_reached", "joint_draws", "reach_records", "reach_in_words", "plot_reach"],
     "trained_markets": ["learners_task", "train_market", "load_teams", "gain_sentence", "validation_curve",

@@ -28,7 +28,7 @@ class TunedBand:
     evaluations: int  # Plays of the training paths
 
 # %% ../../nbs/api/08_backtest/17_rule_tuning.ipynb #8e1af499
-POINTS = {1: 13, 2: 7, 3: 5}     # grid points a number, by how many numbers there are
+POINTS = {1: 13, 2: 7, 3: 5, 4: 3}     # grid points a number, by how many numbers there are
 
 def grid_of(
     family: Family,

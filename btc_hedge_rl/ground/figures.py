@@ -18,7 +18,7 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 # %% ../../nbs/api/00_ground/04_figures.ipynb #604c9d90
 STRATEGY_COLOURS = {
     "unhedged": "#7A7A7A", "bs_delta": "#0072B2", "leland": "#56B4E9", "whalley_wilmott": "#009E73",
-    "constant_band": "#E69F00", "best_rule": "#000000", "trailing_band": "#44AA99",
+    "constant_band": "#E69F00", "best_rule": "#000000", "distilled": "#661100", "trailing_band": "#44AA99",
     "ppo": "#D55E00", "pathwise": "#332288", "ppo_start": "#CC79A7",
     "tuned_band": "#DDAA33", "every_k_bars": "#882255", "zakamouline": "#117733", "jump_band": "#999933",
     "rule_puts": "#56B4E9", "rule_delta": "#009E73", "rule_weekly": "#44AA99",
@@ -30,7 +30,7 @@ STRATEGY_COLOURS = {
 STRATEGY_NAMES = {
     "unhedged": "Unhedged", "bs_delta": "Black–Scholes delta", "leland": "Leland",
     "whalley_wilmott": "Whalley–Wilmott band", "constant_band": "Constant band",
-    "best_rule": "Best tuned rule", "trailing_band": "Band at a trailing volatility",
+    "best_rule": "Best tuned rule", "distilled": "Distilled rule", "trailing_band": "Band at a trailing volatility",
     "tuned_band": "Constant band at a tuned volatility", "every_k_bars": "Delta every few bars",
     "zakamouline": "Zakamouline band", "jump_band": "Variance-optimal band",
     "ppo": "PPO", "pathwise": "Pathwise network", "ppo_start": "PPO before training",
