@@ -59,7 +59,7 @@ def require_alive(
     # across paths: a timetable that ignores the market is constant, too
     spread = float(played.history["target"].std(0).mean())
     cut = risk_cut(nothing, played)
-    # kept at 0: nothing on the way was better on validation paths than the rule it began with, and so it is that rule
+    # an agent that kept the rule it started from has not learned, but not collapsed either
     learner = isinstance(hedger, PolicyHedger) and hedger.provenance.get("kept_at") != 0
     if learner and hedger.output_range(batch) < 1e-4:
         raise _collapsed("its network answers the same whatever it sees, so nothing was learned",

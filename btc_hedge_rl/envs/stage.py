@@ -12,7 +12,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from ..ground import DT, InputError
+from ..ground import BP, DT, InputError
 from ..market import FUNDING_BARS, Perpetual
 from ..simulator import Paths
 from ..strategies import HedgeState, Unhedged, band_half_width, beside
@@ -55,9 +55,9 @@ class BandStage(NamedTuple):
 def nearly_proportional(
     task: Task,
 ) -> bool:
-    "Whether one BTC costs what two halves do, but for a twentieth: what lanes of bands and their gradients assume."
+    "Whether one BTC costs what two halves do, but for a twentieth or a tenth of a basis point."
     terms = task.perpetual.terms
-    return not terms.ticket and terms.impact <= .05 * terms.rate
+    return not terms.ticket and terms.impact <= max(.05 * terms.rate, .1 * BP)
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #52ad479f
 def less_funding(
