@@ -349,6 +349,29 @@ def test_no_scheduler_there(point, tmp_path):
     assert result.code == 2 and "no Dask scheduler answers" in result.err and len(result.err.splitlines()) == 1
 
 
+CONSTANT = ("np.sqrt(8 / np.pi)", "np.sqrt(9 / np.pi)")  # of Leland's number
+
+
+def test_a_changed_constant_changes_the_sweep(tmp_path):
+    "The same command after an edit of a rule plays again, and the other rules keep their numbers."
+    package = tmp_path / "edited"
+    shutil.copytree(ROOT / "btc_hedge_rl", package / "btc_hedge_rl", ignore=shutil.ignore_patterns("__pycache__"))
+    def swept():
+        words = ["sweep", "--rules", "-p", "n_paths=40", "--workers", "0", "--out", "sweep"]
+        code = "from btc_hedge_rl.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(package)}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        table = pd.read_parquet(tmp_path / "sweep" / "sweep.parquet")
+        return table[table.metric == "std"].set_index("strategy").value
+    before, again = swept(), swept()
+    room = package / "btc_hedge_rl" / "strategies" / "hedgers.py"
+    text = room.read_text()
+    assert text.count(CONSTANT[0]) == 1
+    room.write_text(text.replace(*CONSTANT))
+    after = swept()
+    assert before.equals(again) and after["leland"] != before["leland"] and (after.drop("leland") == before.drop("leland")).all()
+
+
 def measured(paths, folder, workers=2):
     "Seconds of a backtest by the clock, of its processes, and their largest memory at one moment, bytes (pages that processes share count once)."
     used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
