@@ -21,8 +21,9 @@ from ..ground import BARS_PER_DAY, InputError, from_record, read_json, to_record
 from ..simulator import MarketModel, Paths
 from ..worlds import QedHawkes, StochasticVolModel
 from ..strategies import (AtVol, Band, Constant, ConstantBand, DeltaHedge, EveryBars, HoldOptions, JumpLaw,
-                                     LelandHedge, QuotedVol, RaisedVol, RuleDelta, RulePuts, TrailingVol, TunedVol,
-                                     Unhedged, VarianceOptimal, WhalleyWilmott, WhalleyWilmottWidth, ZakamoulineWidth)
+                                     LelandHedge, Lowered, PerpetualBand, QuotedVol, RaisedVol, RuleDelta,
+                                     RuleDeltaVega, RulePuts, RuleWeekly, TrailingVol, TunedVol, Unhedged, VarianceOptimal,
+                                     WhalleyWilmott, WhalleyWilmottWidth, ZakamoulineWidth)
 from ..envs import DeltaTask, Task, batch_of, run_episodes, task_from_dict
 
 # %% ../../nbs/api/10_leaderboard/01_tracks.ipynb #feb7d0e6
@@ -62,9 +63,9 @@ def world_of(
 
 # %% ../../nbs/api/10_leaderboard/01_tracks.ipynb #9673d209
 RULES = {rule.__name__: rule for rule in (
-    AtVol, Band, Constant, ConstantBand, DeltaHedge, EveryBars, HoldOptions, JumpLaw, LelandHedge, QuotedVol, RaisedVol,
-    RuleDelta, RulePuts, TrailingVol, TunedVol, Unhedged, VarianceOptimal, WhalleyWilmott, WhalleyWilmottWidth,
-    ZakamoulineWidth)}
+    AtVol, Band, Constant, ConstantBand, DeltaHedge, EveryBars, HoldOptions, JumpLaw, LelandHedge, Lowered,
+    PerpetualBand, QuotedVol, RaisedVol, RuleDelta, RuleDeltaVega, RulePuts, RuleWeekly, TrailingVol, TunedVol,
+    Unhedged, VarianceOptimal, WhalleyWilmott, WhalleyWilmottWidth, ZakamoulineWidth)}
 
 def reference_of(
     record: dict,  # {"policy": its name in the package} or {"rule": a record of `RULES`}
