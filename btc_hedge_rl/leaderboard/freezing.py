@@ -111,12 +111,12 @@ def model_card(
     best = min((scores_of(c, track.task)["objective"], n) for n, c in track.references.items() if n != reference)
     goal, unit = track.task.objective.label, track.task.unit
     scores = f"{goal} {own['objective']:.4g}, mean {own['mean']:.4g}, standard deviation {own['std']:.4g} {unit}"
-    parts = [f"# {name}", f"Trained by run **{run}** (seed 0) for *{track.title.lower()}*; objective {goal}. Weights are "
-             "safetensors, everything else JSON: nothing is executed."]
+    parts = [f"# {name}", f"Trained by run **{run}** (seed 0) for *{track.title.lower()}*; objective {goal}. "
+             "Weights are safetensors, everything else JSON: nothing is executed."]
     parts += [f"On track `{track.name}` ({track.n_paths:,} paths it never saw): {scores}; the best of the other "
               f"references, {best[1]}, has {best[0]:.4g}."]
-    parts += ["It knows one market, one contract and its costs. Elsewhere it may be worse than the rule it started from. "
-              "Research and education only, no financial advice."]
+    parts += ["It knows one market, one contract and its costs. Elsewhere it may be worse than the rule it started "
+              "from. Research and education only, no financial advice."]
     return "\n\n".join(parts) + "\n"
 
 # %% ../../nbs/api/10_leaderboard/07_freezing.ipynb #33c4929d
