@@ -317,10 +317,10 @@ def test_search_finds(driver, base, words):
 
 
 def test_front_page_answers_in_one_screen(driver, base):
-    "One figure, one table, two commands and three doors before anybody scrolls; and a name for those who pass it on."
+    "One figure, one table, two commands and four doors before anybody scrolls; and a name for those who pass it on."
     shape(driver, *SHAPES["wide"], dark=False)
     driver.get(base)
-    ends = driver.execute_script("""return Object.fromEntries(["figure", ".table-box", "#run-it pre", "#three-doors ul"]
+    ends = driver.execute_script("""return Object.fromEntries(["figure", ".table-box", "#run-it pre", "#four-doors ul"]
       .map(s => [s, document.querySelector("main " + s).getBoundingClientRect().bottom]))""")
     assert {what: bottom for what, bottom in ends.items() if bottom > SHAPES["wide"][1]} == {}
     head = driver.execute_script("""return ["meta[property='og:title']", "meta[property='og:description']", "link[rel=icon]"].map(s => {

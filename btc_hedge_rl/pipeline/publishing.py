@@ -67,7 +67,7 @@ def plot_headline(
     tail = [c for c in metrics["comparisons"] if c["metric"] == "cvar95" and c["first"] == "ppo"]
     books = [c for c in tail if c["task"] == "option_hedging"]
     gaps = [g for g in world_gaps(metrics) if (g["first"], g["second"], g["metric"]) == ("ppo", "best_rule", "cvar95")]
-    fig, axes = plt.subplots(1, 2, figsize=(10, 2.8))
+    fig, axes = plt.subplots(1, 2, figsize=(10, 2.2))
     calls = [ends(g, g["difference"] / g["share"] if g["share"] else 1.) for g in gaps]
     _plot_changes(axes[0], calls, [readable(g["market"]) for g in gaps])
     values = [metrics["option_hedging"][c["second"]]["cvar95"] for c in books]
