@@ -10,7 +10,8 @@ import lazy_loader as lazy
 
 # %% ../../nbs/api/07_agents/00_agents.ipynb #984b36ef
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "policy": ["one_thread", "Network", "NETWORKS", "THRIFTY", "network_of", "Extractor", "ResidualPolicy", "new_policy",
+    "policy": ["one_thread", "Network", "NETWORKS", "THRIFTY", "network_of", "Extractor", "ResidualPolicy",
+               "new_policy",
         "blind_to_account", "is_blind"],
     "hedger": ["PolicyHedger", "untrained", "training_task", "policy_names", "policy_folder",
                "load_hedger"],

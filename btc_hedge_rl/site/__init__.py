@@ -19,5 +19,5 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "tidying": ["folded", "in_code_order", "make_page"],
     "finishing": ["align_numbers", "in_the_dark", "finish", "mend_anchors", "local_css"],
     "turning": ["turned"],
-    "building": ["present", "build_docs"],
+    "building": ["present", "lean_search", "build_docs"],
 })
