@@ -144,10 +144,11 @@ def axe(tmp_path_factory):
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"), ""
 
 
-# What the audit saw before is not audited again: the sidebar, if another page has the same but for the page it marks, and words
-# of code in a colour and a place that came above (LOOK has measured every one of them).
+# What the audit saw before is not audited again: links of a sidebar that another page has, too (the mark of this page stays), and
+# words of code in a colour and a place that came above (LOOK has measured every one of them).
 UNSEEN = """
-if (arguments[0]) document.querySelector("#quarto-sidebar .sidebar-menu-container").replaceChildren();
+if (arguments[0]) for (const link of document.querySelectorAll("#quarto-sidebar .sidebar-menu-container a"))
+  if (!link.classList.contains("active") && !link.hasAttribute("aria-current")) link.closest("li")?.querySelector(".active, [aria-current]") || link.remove();
 const seen = new Set();
 for (const pre of document.querySelectorAll("main pre")) {
   const place = [pre, pre.parentElement, pre.parentElement.parentElement].map(e => e.className).join();
@@ -164,7 +165,7 @@ axe.run(document, arguments[0]).then(r => done(r.violations.filter(v => ["seriou
 
 def audit(driver, dark):
     "Serious barriers that axe-core finds on the page; in the dark only colours can differ."
-    options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": ["color-contrast"]} if dark else {})
+    options = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast"]} if dark else {})
     return driver.execute_async_script(AUDIT, options)
 
 
@@ -193,37 +194,31 @@ def look(driver, dark):
     return found
 
 
-ORDER = ("phone", False), ("phone", True), ("wide", True), ("wide", False)     # one turn at a time
+ORDER = ("phone", False), ("wide", False), ("wide", True), ("phone", True)     # a page is opened once in each scheme, then turned
 
 
 @pytest.fixture(scope="module")
 def looks(site, base, driver, axe):
-    """What the browser saw, (page, shape, dark) → findings. A page is opened in light on a telephone, turned through its other
-    shapes and schemes, printed, and audited in both schemes; the first page of every folder is opened in the dark as well."""
+    """What the browser saw, (page, shape, dark) → findings: each page is opened twice, in light on a telephone and in the dark
+    on a screen, turned into the other shape, printed, and audited in both schemes."""
     driver.set_script_timeout(120)
-    script, seen, sidebars, folders = axe[0], {}, set(), set()
+    script, seen, sidebars = axe[0], {}, set()
     added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
     for page in pages_of(site):
-        for name, dark in ORDER:
-            if (name, dark) == ("wide", False): printed = look_at_print(driver)
+        for i, (name, dark) in enumerate(ORDER):
             shape(driver, *SHAPES[name], dark)
-            if (name, dark) == ORDER[0]: driver.get(base + page)
+            if i % 2 == 0: driver.get(base + page)
             seen[page, name, dark] = look(driver, dark)
-        seen[page, name, dark]["print"] = printed
-        if script:
-            bar = sidebar(site / page)
-            driver.execute_script(UNSEEN, bar in sidebars)
-            sidebars.add(bar)
-            for dark in (False, True):
-                dress(driver, dark)
-                driver.execute_async_script(SETTLE, dark)
-                seen[page, "wide", dark]["barriers"] = audit(driver, dark)
-        folder = page.rpartition("/")[0]
-        if folder not in folders:
-            folders.add(folder)
-            dress(driver, dark=True)
-            driver.get(base + page)
-            seen[page, "opened", True] = look(driver, True)
+        seen[page, name, dark]["print"] = look_at_print(driver)
+        shape(driver, *SHAPES["wide"], True)
+        if not script: continue
+        bar = sidebar(site / page)
+        driver.execute_script(UNSEEN, bar in sidebars)
+        sidebars.add(bar)
+        for dark in (True, False):
+            dress(driver, dark)
+            driver.execute_async_script(SETTLE, dark)
+            seen[page, "wide", dark]["barriers"] = audit(driver, dark)
     driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
     return seen
 

@@ -71,5 +71,5 @@ def gap_sentence(
 ) -> str:  # Markdown
     "One comparison in words."
     size = with_interval(gap["difference"], gap["low"], gap["high"], unit, digits)
-    return (f"In the market *{readable(gap['market'])}*, on **{readable(gap['metric'])}**, {readable(gap['first'])} is "
+    return (f"*{readable(gap['market']).capitalize()}*, on **{readable(gap['metric'])}**: {readable(gap['first'])} is "
             f"{in_words(gap['verdict'], gap['second'])} ({size}; {gap['share']:+.1%}).")

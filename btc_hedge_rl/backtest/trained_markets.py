@@ -65,7 +65,7 @@ def gain_sentence(
     risk = {name: float(objective.risk(rows * BP).mean() / BP) for name, rows in result.samples.items()}
     rule = risk["best_rule"]
     def change(name): return f"{readable(name)} {risk[name]:.1f} bp ({risk[name] / rule - 1:+.1%})"
-    return (f"In the market *{readable(market)}* the best rule has a {objective.label} of {rule:.1f} bp, "
+    return (f"*{readable(market).capitalize()}*: the best rule has a {objective.label} of {rule:.1f} bp, "
             f"{change('ppo')}, {change('pathwise')}.")
 
 # %% ../../nbs/api/08_backtest/26_trained_markets.ipynb #e2ffdba2

@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "cards": ["as_result", "JUDGED", "against", "rank_of", "entry_hash", "track_hash", "card_of", "card_sentences",
               "read_card"],
     "scoring": ["FEW", "FRESH", "check_entry", "play_spread", "score"],
-    "freezing": ["RunMarkets", "run_markets", "delta_rules", "GUESSES", "COARSE", "standing_tracks", "option_track",
+    "freezing": ["RunMarkets", "run_markets", "delta_rules", "UNKNOWN", "COARSE", "standing_tracks", "option_track",
                  "BOXED", "box_policies", "model_card", "freeze_run"],
     "standings": ["read_cards", "YARDSTICK", "gap_text", "standings", "standings_page"],
 })

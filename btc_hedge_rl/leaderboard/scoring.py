@@ -51,7 +51,7 @@ def play_spread(
     def turn(j):
         done = []
         for i in starts[j::k]:
-            done.append((i, play_track(strangers[j], track, paths[i:i + TOGETHER], i)))
+            done.append((i, play_track(strangers[j], track, paths[i:i + TOGETHER])))
             bar.update()
         return done
     with bar, ThreadPoolExecutor(k) as pool: played = dict(sum(pool.map(turn, range(k)), []))

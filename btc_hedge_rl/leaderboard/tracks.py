@@ -18,13 +18,14 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..ground import BARS_PER_DAY, InputError, from_record, read_json, to_record, write_json
-from ..simulator import MarketModel, Paths
+from ..simulator import FIRST_PATH, MarketModel, Paths
 from ..worlds import QedHawkes, StochasticVolModel
 from ..strategies import (AtVol, Band, Constant, ConstantBand, DeltaHedge, EveryBars, HoldOptions, JumpLaw,
                                      LelandHedge, Lowered, PerpetualBand, QuotedVol, RaisedVol, RuleDelta,
                                      RuleDeltaVega, RulePuts, RuleWeekly, TrailingVol, TunedVol, Unhedged, VarianceOptimal,
                                      WhalleyWilmott, WhalleyWilmottWidth, ZakamoulineWidth)
 from ..envs import DeltaTask, Task, batch_of, run_episodes, task_from_dict
+from ..backtest import METRICS, scattered
 
 # %% ../../nbs/api/10_leaderboard/01_tracks.ipynb #feb7d0e6
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class Track:
     world: dict  # Record of the market, see `world_record`
     n_paths: int  # Unseen paths
     seed: int  # Of the paths
-    first: int = 3_000_000  # Number of the first path: the study uses none of these
-    quotes: tuple = (1.,)  # Volatilities the option is sold at, over the right one; paths are dealt to them in turn
+    span: tuple = ()  # Least and largest volatility of a path over that of its market, where each path has its own
     paths_hash: str = ""  # SHA-256 of the closing prices, once frozen
     references: dict = field(default_factory=dict)  # name → (n_paths,) profits, millionths of the initial spot
     hedgers: dict = field(default_factory=dict)  # name → record of the hedger, so that it can be played again
@@ -83,8 +83,9 @@ def paths(
     seed: int | None = None,  # The track's own without
 ) -> Paths:
     "Paths of the track, or of its market under another seed."
-    chosen = self.seed if seed is None else seed
-    return world_of(self.world).simulate(n or self.n_paths, 14 * BARS_PER_DAY, chosen, first=self.first)
+    n, seed, first = n or self.n_paths, self.seed if seed is None else seed, FIRST_PATH["score"]
+    drawn = world_of(self.world).simulate(n, 14 * BARS_PER_DAY, seed, first=first)
+    return scattered(drawn, "score", seed, self.span) if self.span else drawn
 
 # %% ../../nbs/api/10_leaderboard/01_tracks.ipynb #4c2d6629
 def paths_hash(paths: Paths) -> str: return sha256(np.ascontiguousarray(paths.close).tobytes()).hexdigest()
@@ -94,17 +95,11 @@ def play_track(
     hedger,  # Callable: state → targets or choices
     track: Track,
     paths: Paths,  # Of the track, or of its market under another seed
-    first: int = 0,  # Place of the first of them in the track
 ) -> np.ndarray:  # (n,) profits, initial spots
-    "Play every path at its quote."
-    vol = track.task.vol if isinstance(track.task, DeltaTask) and track.task.vol else paths.vol
-    profit = np.full(len(paths), np.nan)
-    for i, quote in enumerate(track.quotes):
-        rows = np.flatnonzero((first + np.arange(len(paths))) % len(track.quotes) == i)
-        if not len(rows): continue
-        task = replace(track.task, vol=quote * vol) if isinstance(track.task, DeltaTask) else track.task
-        profit[rows] = run_episodes(hedger, batch_of(task, paths[rows])).pnl
-    return profit
+    "Play every path."
+    task = track.task
+    if isinstance(task, DeltaTask) and task.vol is None: task = replace(task, vol=paths.vol)
+    return run_episodes(hedger, batch_of(task, paths)).pnl
 
 # %% ../../nbs/api/10_leaderboard/01_tracks.ipynb #353a0ba7
 TOGETHER = 500     # paths played at once
@@ -117,7 +112,7 @@ def play_chunks(
 ) -> np.ndarray:  # (n,) profits, initial spots
     "Play a track, group by group."
     starts = range(0, len(paths), TOGETHER)
-    return np.concatenate([play_track(hedger, track, paths[i:i + TOGETHER], i) for i in progress(starts)])
+    return np.concatenate([play_track(hedger, track, paths[i:i + TOGETHER]) for i in progress(starts)])
 
 # %% ../../nbs/api/10_leaderboard/01_tracks.ipynb #df7e13a5
 MILLION = 1_000_000
@@ -144,9 +139,8 @@ def scores_of(
 ) -> dict:  # score → value in the unit of the task
     "What profits amount to."
     profit = np.asarray(counts, float) / MILLION / task.per_unit
-    tail = np.sort(profit)[:max(1, round(.05 * len(profit)))]
-    risk, mean, std = float(task.objective.risk(profit * task.per_unit)) / task.per_unit, profit.mean(), profit.std()
-    return dict(zip(SCORES, map(float, (risk, mean, std, -tail.mean(), 1.5 * std - mean))))
+    risk = task.objective.risk(profit * task.per_unit) / task.per_unit
+    return {"objective": float(risk)} | {name: float(METRICS[name](profit)) for name in SCORES[1:]}
 
 # %% ../../nbs/api/10_leaderboard/01_tracks.ipynb #bf33520a
 @patch
@@ -163,7 +157,7 @@ def track_from(
     record = read_json(path)
     try:
         told = {f.name: record[f.name] for f in fields(Track)}
-        return Track(**told | {"task": task_from_dict(record["task"]), "quotes": tuple(record["quotes"])})
+        return Track(**told | {"task": task_from_dict(record["task"]), "span": tuple(record["span"])})
     except (KeyError, TypeError) as error: raise InputError(f"{path}: holds no track ({error!r}).") from None
 
 # %% ../../nbs/api/10_leaderboard/01_tracks.ipynb #a130b569

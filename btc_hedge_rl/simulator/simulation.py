@@ -29,7 +29,8 @@ def dynamics(
     return Dynamics(*first, np.array(h.alpha, float), up, down, *last, float(model.wick))
 
 # %% ../../nbs/api/02_simulator/13_simulation.ipynb #39fc12c9
-FIRST_PATH = dict(train=0, validation=500_000, test=1_000_000, check=2_000_000)   # number of the first path, by purpose
+# number of the first path, by purpose
+FIRST_PATH = dict(train=0, validation=500_000, test=1_000_000, check=2_000_000, score=3_000_000)
 
 def simulate(
     model: MarketModel,
