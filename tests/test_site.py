@@ -51,13 +51,15 @@ const contrast = e => { const b = ground(e), f = over(rgb(getComputedStyle(e).co
   return (x + .05) / (y + .05); };
 const texts = () => [...main.querySelectorAll("p, li, td, th, figcaption, h1, h2, h3, code, code span, pre, a, math")]
   .filter(e => shown(e) && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
-const images = [...main.querySelectorAll("img")].filter(i => i.checkVisibility());     // a figure has one for each scheme
-images.forEach(i => i.loading = "eager");
-Promise.all([settled(scheme), ...images.map(i => i.decode().then(() => true, () => false))]).then(([_, ...loaded]) => done({
+Promise.resolve(settled(scheme)).then(() => {
+  const images = [...main.querySelectorAll("img")].filter(i => i.checkVisibility());     // a figure has one for each scheme
+  images.forEach(i => i.loading = "eager");
+  return Promise.all(images.map(i => i.decode().then(() => true, () => false).then(loaded => ({src: i.src, alt: i.alt, loaded}))));
+}).then(images => done({
   overflow: document.scrollingElement.scrollWidth - document.documentElement.clientWidth,
   cut: [...main.querySelectorAll("*")].filter(e => shown(e) && !e.closest("math *") && e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e))
     .map(e => e.outerHTML.slice(0, 120)).slice(0, 5),
-  images: images.map((image, i) => ({src: image.src, alt: image.alt, loaded: loaded[i]})),
+  images,
   formulas: main.querySelectorAll("math").length, rawTex: (words.innerText.match(/\$\$|\\\(|\\\[|\\[a-z]{3,}/g) || []),
   headings: [...main.querySelectorAll("h1, h2, h3, h4, h5, h6")].map(h => +h.tagName[1]),
   ids: [...document.querySelectorAll("[id]")].map(e => e.id), links: [...document.querySelectorAll("a[href]")].map(a => a.href),
@@ -182,7 +184,7 @@ def look_at_print(driver):
     "What is wrong with the page on A4: width beyond the paper, what is cut, navigation that is printed."
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
     dress(driver, dark=False, media="print")
-    look, bars = driver.execute_async_script(LOOK, None), driver.execute_script(PRINTED)
+    look, bars = driver.execute_async_script(LOOK, False), driver.execute_script(PRINTED)
     return [look["overflow"], look["cut"], bars] if look["overflow"] > 0 or look["cut"] or bars else []
 
 
