@@ -132,9 +132,9 @@ def curve_sentence(
     table, levels = curve_table(found), found["levels"]
     short, long = table.index.min(), table.index.max()
     gain, reach = table["mean"][short] - table["mean"][long], levels["best_rule"] - levels["pathwise"]
-    still = gain > table["max"][long] - table["min"][long]
-    spread = "more than" if still else "no more than"
+    apart = table["max"][long] - table["min"][long]
+    where = f"of {reach:.1f} bp between the best rule and the ceiling" if reach > 0 else "and nothing was reachable"
+    spread = "more than" if gain > apart else "no more than"
     risk = found["school"]["objective"]
-    return (f"From {short:,} to {long:,} actions the mean {risk} changes by {-gain:+.1f} bp, of {reach:.1f} bp "
-            f"between the best rule and the ceiling; that is {spread} the seeds of the longest training "
-            f"differ among themselves ({table['max'][long] - table['min'][long]:.1f} bp).")
+    return (f"From {short:,} to {long:,} actions the mean {risk} changes by {-gain:+.1f} bp, {where}; "
+            f"that is {spread} the seeds of the longest training differ among themselves ({apart:.1f} bp).")

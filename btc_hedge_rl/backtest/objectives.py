@@ -7,7 +7,6 @@ __all__ = ['PAIRS', 'risk_metric', 'risk_gap', 'smoothed', 'Trial', 'hold_contes
            'plot_objectives', 'objectives_sentence']
 
 # %% ../../nbs/api/08_backtest/30_objectives.ipynb #2420c1b4
-import multiprocessing
 from dataclasses import replace
 from typing import Callable, NamedTuple
 
@@ -72,13 +71,14 @@ def hold_contest(
     task: DeltaTask,  # Costs, decision times, and the objective of everybody
     effort: Effort,
     n_unseen: int = 1000,  # Paths of the test
+    progress: bool = False,  # Show progress bars
 ) -> Trial:
     "Tune the rules, train the learners and play them on unseen paths."
     from btc_hedge_rl.agents import train_pathwise, train_ppo     # here, so that a backtest of rules needs no PyTorch
     market = contest.market(name, effort.n_train, effort.n_validation)
     tuned = tune_market(market, task, contest.law(name), effort.n_tuning)
-    own, alone = learners_task(tuned), multiprocessing.parent_process() is None
-    shared, exact = dict(validation=market.validation, progress=alone), nearly_proportional(task)
+    own, exact = learners_task(tuned), nearly_proportional(task)
+    shared = dict(validation=market.validation, progress=progress)
     seeds = range(contest.seed, contest.seed + effort.n_seeds)
     ppo = [train_ppo(own, market.train, effort.timesteps, seed=s, **shared) for s in seeds]
     network = train_pathwise(own if exact else smoothed(own), market.fresh, effort.epochs, seeds[0], **shared)
