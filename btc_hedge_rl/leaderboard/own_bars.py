@@ -31,8 +31,8 @@ def split_bars(
     known, later = bars.iloc[:cut], bars.iloc[cut:]
     if len(later) < LEAST_DAYS * BARS_PER_DAY:
         left = len(later) / BARS_PER_DAY
-        raise InputError(f"After the known part, {share:.0%} of the bars, {left:.0f} days are left: at least {LEAST_DAYS} "
-                         "are needed. Give more bars or a smaller share.")
+        raise InputError(f"After the known part, {share:.0%} of the bars, {left:.0f} days are left: at least "
+                         f"{LEAST_DAYS} are needed. Give more bars or a smaller share.")
     return known, later
 
 # %% ../../nbs/api/10_leaderboard/08_own_bars.ipynb #9401aa4d
