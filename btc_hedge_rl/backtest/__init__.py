@@ -41,7 +41,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "trained_markets": ["learners_task", "train_market", "load_teams", "gain_sentence", "validation_curve",
         "plot_validation"],
     "schooling": ["Effort", "Prepared", "prepare_market", "side_by_side"],
-    "answers": ["gap_of", "sized", "in_market", "standing", "answer"],
+    "answers": ["gap_of", "sized", "in_market", "standing", "answer", "tails_answer"],
     "quoted": ["trailing_vol", "quoted_states", "band_edges", "asked_positions", "PLAYED",
         "play_quoted"],
     "robust": ["VolPrior", "Proving", "RULE_PATHS", "ROUGH_PATHS", "proving_of", "tune_across", "edges_of",
@@ -50,6 +50,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "walking": ["Fold", "folds_of", "windows_after", "QUOTES", "Plan", "market_then", "vols_of", "play_all", "Played",
         "play_rules", "starting_rule", "play_lesson", "in_turn", "WalkForward", "gathered", "stops_record",
         "with_lessons", "walk_forward"],
-    "walked": ["LEAST_WINDOWS", "evidence_sentence", "DECIDES", "walk_comparisons", "walk_sentences", "year_table",
-        "largest_days", "plot_walk", "lead_of", "plot_lead", "stops_sentence", "walk_record"],
+    "walked": ["LEAST_WINDOWS", "evidence_sentence", "DECIDES", "walk_comparisons", "walk_sentences", "walk_answer",
+        "year_table", "largest_days", "plot_walk", "lead_of", "plot_lead", "stops_sentence", "walk_record"],
 })
