@@ -53,13 +53,15 @@ def answer(
     mains: tuple = MAIN_MARKETS,
 ) -> str:  # Markdown
     "The answer to the study's question."
-    known = dict.fromkeys(gap["market"] for gap in gaps)
-    told = " and ".join(in_market(gap_of(gaps, name), shares[name]) for name in mains if name in known)
-    beside = [gap_of(gaps, name) for name in known if name not in mains]
+    metric, known = next(iter(shares.values()))["metric"], dict.fromkeys(gap["market"] for gap in gaps)
+    def gap(name): return gap_of(gaps, name, metric=metric)
+    told = " and ".join(in_market(gap(name), shares[name]) for name in mains if name in known)
+    beside = [gap(name) for name in known if name not in mains]
     unwon = [f"*{readable(g['market'])}* ({standing(g)}, {sized(g)})" for g in beside if g["verdict"] != "better"]
     if unwon: rest = f"; it is not better than the best rule in {', '.join(unwon)}"
     else: rest = "; it is better than the best rule in every other market that was tried" if beside else ""
-    return f"In the tail that matters (CVaR95) PPO hedges a short Bitcoin call {told}{rest}."
+    where = "In the tail that matters (CVaR95)" if metric == "cvar95" else f"On {readable(metric)}"
+    return f"{where} PPO hedges a short Bitcoin call {told}{rest}."
 
 # %% ../../nbs/api/08_backtest/27_answers.ipynb #fe02f179
 def tails_answer(
