@@ -16,12 +16,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..ground import BP, PALETTE, STRATEGY_COLOURS, identity, readable, write_json
+from ..ground import BP, PALETTE, STRATEGY_COLOURS, Job, do_jobs, identity, readable, write_json
 from ..envs import DeltaTask
 from .contest import ContestMarkets
 from .objectives import risk_metric
 from .playing import backtest
-from .schooling import Effort, side_by_side
+from .schooling import Effort
 from .trained_markets import learners_task
 from .tuned_markets import tune_market
 
@@ -88,8 +88,8 @@ def learning_curve(
     workers: int = 0,  # Processes; 0 for one a core
 ) -> dict:  # "points", "levels", "school": ready for JSON
     "Train at every length with every seed, and the ceiling."
-    jobs = {f"{n}, {seed}": (school, n, seed) for n, seeds in sorted(lengths.items(), reverse=True) for seed in seeds}
-    points = side_by_side(train_point, jobs, workers)
+    jobs = {(n, seed): Job(train_point, (school, n, seed), n) for n, seeds in lengths.items() for seed in seeds}
+    points = do_jobs(jobs, workers, "trainings", progress=False)
     rule, ceiling = risk_of(school, school.task.reference_rule()), train_ceiling(school)
     levels = {"best_rule": rule, "pathwise": ceiling["risk"]}
     told = dict(market=school.market, objective=school.task.objective.label, n_check=school.n_check,
