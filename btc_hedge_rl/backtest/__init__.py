@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "tables": ["UNIT_DIGITS", "unit_digits", "RESULT_COLUMNS", "show_result", "seed_table", "comparison_table"],
     "elsewhere": ["market_gaps", "gaps_table", "as_comparison", "plot_gaps", "gap_sentence"],
     "conclusions": ["compare_all", "plot_gap", "option_conclusions", "comparison_records"],
+    "long_dated": ["LONGER", "long_dated", "LONG_RULES", "keep_in_words"],
     "windows": ["Windows", "cut_windows", "overlap_of", "independent_of", "play_windows", "WINDOW_COLUMNS",
         "windows_in_words", "by_phase", "plot_windows", "tried"],
     "contest": ["OtherMarket", "market_of", "scattered", "MAIN_MARKETS", "MARKETS", "QUOTED_AT", "ContestMarkets",
