@@ -48,6 +48,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "objectives_table", "plot_objectives", "objectives_sentence"],
     "curves": ["School", "risk_of", "train_point", "train_ceiling", "kept_measurement", "learning_curve",
         "curve_table", "plot_curve", "curve_sentence"],
+    "doubt": ["SCHOOLS", "two_schools", "schooled", "STRANGE", "judge_schools", "doubt_record", "doubt_table",
+        "doubt_sentence"],
     "answers": ["gap_of", "sized", "in_market", "standing", "answer", "tails_answer"],
     "quoted": ["trailing_vol", "quoted_states", "band_edges", "asked_positions", "PLAYED",
         "play_quoted"],
