@@ -10,7 +10,7 @@ import lazy_loader as lazy
 
 # %% ../../nbs/api/08_backtest/00_backtest.ipynb #1ee36095
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "metrics": ["METRICS", "EPISODE_DAYS", "PATH_METRICS", "performance_metrics"],
+    "metrics": ["METRICS", "EPISODE_DAYS", "PATH_METRICS", "headline_metric", "performance_metrics"],
     "playing": ["BacktestResult", "mean_metrics", "backtest"],
     "stored": ["save_result", "load_result"],
     "comparing": ["Comparison", "HIGHER_IS_BETTER", "TAILS", "FEW_WINDOWS", "draw_blocks", "bootstrap_values",
@@ -45,6 +45,12 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "Prepared", "prepared_of"],
     "books": ["BookEffort", "TunedBook", "BOOK_RULES", "TOLERANCES", "THRIFTS", "tune_book", "tune_greedy",
         "teach_book", "BOOK_SECONDS", "book_jobs"],
+    "objectives": ["risk_metric", "risk_gap", "smoothed", "Trial", "hold_contest", "PAIRS", "trial_record",
+        "objectives_table", "plot_objectives", "objectives_sentence"],
+    "curves": ["School", "risk_of", "train_point", "train_ceiling", "kept_measurement", "learning_curve",
+        "curve_table", "plot_curve", "curve_sentence"],
+    "doubt": ["SCHOOLS", "two_schools", "schooled", "STRANGE", "judge_schools", "doubt_record", "doubt_table",
+        "doubt_sentence"],
     "answers": ["gap_of", "sized", "in_market", "standing", "answer", "tails_answer"],
     "quoted": ["trailing_vol", "quoted_states", "band_edges", "asked_positions", "PLAYED",
         "play_quoted"],

@@ -28,6 +28,7 @@ class Effort:
     n_seeds: int  # Trainings of PPO
     epochs: int  # Passes of the pathwise network
     restarts: int = 1  # Networks it begins with
+    fresh: bool = False  # New training paths in every pass of the pathwise network
 
 # %% ../../nbs/api/08_backtest/28_schooling.ipynb #5c883f1a
 def tune_in(
@@ -66,21 +67,22 @@ def teach_pathwise(
 ) -> None:
     "Train the pathwise network in a market and save it."
     market = contest.market(name, effort.n_train, effort.n_validation)
-    agent = learn_pathwise(market, tuned, effort.epochs, contest.seed, effort.restarts)
+    agent = learn_pathwise(market, tuned, effort.epochs, contest.seed, effort.restarts, effort.fresh)
     agent.save(folder / "pathwise" / "seed_0")
 
 # %% ../../nbs/api/08_backtest/28_schooling.ipynb #342e3aa6
-SECONDS = {"rule": .03, "action": 1.2e-5, "judge": 2e-3, "pass": 2e-4}     # a path, an action, a path, a path
+SECONDS = {"rule": .03, "action": 1.2e-5, "judge": 2e-3, "pass": 2e-4, "fresh": 1e-3}     # a path; an action; paths
 
 def expected_seconds(
     task: DeltaTask,
     effort: Effort,
 ) -> dict:  # "rules", "ppo" and "pathwise" → about how long
     "What the jobs of a market take, one training each."
-    judged = effort.n_validation * 6 / task.decision_bars
+    judged, path = effort.n_validation * 6 / task.decision_bars, SECONDS["pass"] + effort.fresh * SECONDS["fresh"]
+    a_pass = path * effort.n_train + SECONDS["pass"] * 3 * effort.n_validation
     return {"rules": SECONDS["rule"] * min(effort.n_tuning, effort.n_train) / task.decision_bars,
             "ppo": SECONDS["action"] * effort.timesteps + SECONDS["judge"] * judged,
-            "pathwise": effort.restarts * effort.epochs * SECONDS["pass"] * (effort.n_train + 3 * effort.n_validation)}
+            "pathwise": effort.restarts * effort.epochs * a_pass}
 
 # %% ../../nbs/api/08_backtest/28_schooling.ipynb #82d82f32
 def market_jobs(

@@ -45,12 +45,14 @@ def learn_pathwise(
     epochs: int,  # Passes over the training paths
     seed: int,
     restarts: int = 1,  # Networks it begins with; the best on validation paths is kept
+    fresh: bool = False,  # New training paths in every pass
     progress: bool = False,  # Show a progress bar
 ):  # PolicyHedger
     "Train the pathwise network in a market, from its best rule."
     from btc_hedge_rl.agents import train_pathwise
     told = dict(validation=market.validation, restarts=restarts, progress=progress)
-    return train_pathwise(learners_task(tuned), market.train, epochs, seed, **told)
+    paths = market.fresh if fresh else market.train
+    return train_pathwise(learners_task(tuned), paths, epochs, seed, **told)
 
 # %% ../../nbs/api/08_backtest/26_trained_markets.ipynb #cd45944f
 def load_teams(
