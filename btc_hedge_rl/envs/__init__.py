@@ -36,7 +36,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "sb3": ["BatchVecEnv", "sb3_vec_env"],
     "stage": ["watch_unhedged", "watched", "states_of", "unhedged_states", "BandStage",
         "nearly_proportional", "less_funding", "check_stage",
-        "band_stage", "bar_profit", "bands_trade", "play_action", "ACCOUNT",
+        "band_stage", "bar_profit", "edge_of", "play_action", "ACCOUNT",
         "account_seen", "see_bands", "play_stage"],
     "takeover": ["edges_of", "RuleTape", "rule_goes_on", "play_rule", "rule_tape", "taken_over", "TakeoverEnv"],
     "own_takeover": ["stage_of", "edges_said", "own_tape", "profits_of", "chances", "spread_draws", "OwnTakeoverEnv"],

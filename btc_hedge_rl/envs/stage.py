@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACCOUNT', 'watch_unhedged', 'watched', 'states_of', 'unhedged_states', 'BandStage', 'nearly_proportional',
-           'less_funding', 'check_stage', 'band_stage', 'bar_profit', 'bands_trade', 'play_action', 'account_seen',
+           'less_funding', 'check_stage', 'band_stage', 'bar_profit', 'edge_of', 'play_action', 'account_seen',
            'see_bands', 'play_stage']
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #d8cf6c6b
@@ -174,24 +174,25 @@ def bar_profit(stage, path, t, before, now):
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #32bd0f43
 @njit(cache=True)
-def bands_trade(stage, path, at, centre_said, width_said, position):
-    "Let the band of action number `at` trade for as long as it lasts: position after it, and profit."
-    shift, profit = stage.max_shift * min(max(np.float64(centre_said), -1.0), 1.0), 0.0
-    factor = stage.max_scale**min(max(np.float64(width_said), -1.0), 1.0)
-    for t in range(at * stage.hold, (at + 1) * stage.hold):
-        width = np.float64(stage.width[path, t])
-        centre = stage.centre[path, t] + shift * (width if stage.in_widths else 1.0)
-        now = min(max(position, centre - width * factor), centre + width * factor)
-        profit += bar_profit(stage, path, t, position, now)
-        position = now
-    return position, profit
+def edge_of(stage, path, t, shift, factor, position):
+    "Position after a decision: within the band of a zero action, moved by `shift` and widened by `factor`."
+    width = np.float64(stage.width[path, t])
+    centre = stage.centre[path, t] + shift * (width if stage.in_widths else 1.0)
+    return min(max(position, centre - width * factor), centre + width * factor)
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #7ba00aaa
 @njit(cache=True, parallel=True)
 def play_action(stage, path, at, action, held, earned):
-    "Let the bands of action number `at` trade on some paths: `held` and `earned` move on."
+    "Let the bands of action number `at` trade for as long as it lasts: `held` and `earned` move on."
     for i in prange(len(path)):
-        held[i], profit = bands_trade(stage, path[i], at, action[i, 0], action[i, 1], held[i])
+        shift = stage.max_shift * min(max(np.float64(action[i, 0]), -1.0), 1.0)
+        factor = stage.max_scale**min(max(np.float64(action[i, 1]), -1.0), 1.0)
+        position, profit = held[i], 0.0
+        for t in range(at * stage.hold, (at + 1) * stage.hold):
+            now = edge_of(stage, path[i], t, shift, factor, position)
+            profit += bar_profit(stage, path[i], t, position, now)
+            position = now
+        held[i] = position
         earned[i] += profit
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #6707cc58
