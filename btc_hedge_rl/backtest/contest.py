@@ -8,6 +8,7 @@ __all__ = ['MAIN_MARKETS', 'MARKETS', 'QUOTED_AT', 'OtherMarket', 'market_of', '
 
 # %% ../../nbs/api/08_backtest/13_contest.ipynb #0457702b
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -29,13 +30,13 @@ class OtherMarket(NamedTuple):
 
 # %% ../../nbs/api/08_backtest/13_contest.ipynb #aeb9fb05
 def market_of(
-    world: World,  # Anything with `simulate(n_paths, n_steps, seed, first=…)`
+    world: World,  # Anything with `simulate(n_paths, n_steps, seed, first=…, candles=…)`
     n_train: int,  # Training paths
     n_validation: int,  # Validation paths
     seed: int = 0,
 ) -> OtherMarket:
     "A world as a market to train in; calls are quoted at its volatility."
-    def drawn(n, part): return world.simulate(n, 14 * BARS_PER_DAY, seed, first=FIRST_PATH[part])
+    def drawn(n, part): return world.simulate(n, 14 * BARS_PER_DAY, seed, first=FIRST_PATH[part], candles=False)
     train = drawn(n_train, "train")
     return OtherMarket(train, drawn(n_validation, "validation"), train.vol)
 
@@ -76,8 +77,8 @@ def paths(
 ) -> Paths:
     "Paths of a market."
     if name not in MARKETS: raise InputError(f"Market {name!r} is unknown: choose one of {', '.join(MARKETS)}.")
-    if name == "stochastic-vol": return self.other.simulate(n, 14 * BARS_PER_DAY, self.seed, first=FIRST_PATH[part])
-    drawn = simulate(self.model, n, 14 * BARS_PER_DAY, self.seed, first=FIRST_PATH[part], candles=False)
+    draw = self.other.simulate if name == "stochastic-vol" else partial(simulate, self.model)
+    drawn = draw(n, 14 * BARS_PER_DAY, self.seed, first=FIRST_PATH[part], candles=False)
     return scattered(drawn, part, self.seed) if name == "unknown_vol" else drawn
 
 # %% ../../nbs/api/08_backtest/13_contest.ipynb #19d368dc
