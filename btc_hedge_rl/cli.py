@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CODES', 'app', 'main', 'run_command', 'fetch_command', 'sweep_command', 'walk_command', 'publish_command',
-           'docs_command', 'score_command', 'leaderboard_command']
+           'docs_command', 'score_command', 'track_command', 'leaderboard_command']
 
 # %% ../nbs/api/12_cli.ipynb #977886a3
 import importlib.util
@@ -288,14 +288,37 @@ def score_command(
     print(card_sentences(card), f"{path}: its card", sep="\n")
 
 # %% ../nbs/api/12_cli.ipynb #ef78fc12
+@app.command("track")
+def track_command(
+    data: str = typer.Argument(..., metavar="BARS", help="Bars to make a track of, as for `run --data`."),
+    out: str = typer.Option("own-bars.json", metavar="FILE", help="The track; `score --track FILE` plays it."),
+    share: float = typer.Option(.4, help="Share of the bars that is known: model and rules come from it."),
+    stride: float = typer.Option(1., metavar="DAYS", help="Days between the starts of the windows."),
+    every: int = typer.Option(12, metavar="BARS", help="Bars between decisions."),
+    policy: list[str] = typer.Option([], metavar="NAME", help="A trained policy of the package as a reference, such as "
+                                     "ppo/realistic/v1; may be repeated."),
+    repair: str = _Repair, max_invented: float = _Invented,
+):
+    "Freeze a track of your own bars, with the rules as its references."
+    from btc_hedge_rl.data import read_bars
+    from btc_hedge_rl.envs import DeltaTask
+    from btc_hedge_rl.leaderboard import own_track, standings_page
+    bars = read_bars(data, repair=repair or None, max_invented=max_invented)
+    made = own_track(bars, DeltaTask(decision_bars=every), share, stride, policy, name=Path(out).stem)
+    print(standings_page({made.name: []}, {made.name: made}.get), f"{made.to_json(out)}: the track", sep="\n")
+
+# %% ../nbs/api/12_cli.ipynb #747e1c94
 @app.command("leaderboard")
 def leaderboard_command(
     cards: list[str] = typer.Argument(None, help="Cards written by `btc-hedge score`."),
+    track: list[str] = typer.Option([], metavar="FILE", help="A track of your own that cards name; may be repeated."),
     out: str = typer.Option("", metavar="FILE", help="Write the tables there as Markdown."),
 ):
     "Tables of all tracks that the cards name, references and entries together; without cards, of the references alone."
-    from btc_hedge_rl.leaderboard import read_cards, standings_page, track_names
-    page = standings_page(read_cards(cards) if cards else {name: [] for name in track_names()})
+    from btc_hedge_rl.leaderboard import read_cards, standings_page, track_from, track_named, track_names
+    own = {made.name: made for made in map(track_from, track)}
+    def find(name): return own[name] if name in own else track_named(name)
+    page = standings_page(read_cards(cards, find) if cards else {name: [] for name in own or track_names()}, find)
     if out:
         with atomic_path(out) as temporary: temporary.write_text(page, encoding="utf-8")
     print(page)

@@ -66,3 +66,18 @@ def test_a_card_that_was_edited_is_refused(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps({"card": 1, "track": "calibrated-v1", "hash": "0"}))
     done = btc_hedge("leaderboard", "card.json", cwd=tmp_path)
     assert done.code == 2 and "was edited" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_own_bars_become_a_track(tmp_path):
+    from btc_hedge_rl.data import sample_bars, write_bars
+    write_bars(tmp_path / "bars.parquet", sample_bars())
+    made = btc_hedge("track", "bars.parquet", "--out", "own.json", "--every", 48, cwd=tmp_path)
+    assert made.code == 0 and "Best tuned rule" in made.out, made.err
+    done = enter(tmp_path, "own.json", HONEST, "--allow-code")
+    assert done.code == 0 and "rank" in done.out and "1.5 std" in done.out, done.err
+    table = btc_hedge("leaderboard", "card.json", "--track", "own.json", cwd=tmp_path)
+    assert table.code == 0 and "Mine | entry" in table.out, table.err
+    assert btc_hedge("leaderboard", "card.json", cwd=tmp_path).code == 2
+    short = btc_hedge("track", "bars.parquet", "--share", .9, "--out", "short.json", cwd=tmp_path)
+    assert short.code == 2 and "at least 56" in short.err and len(short.err.splitlines()) == 1, short.err
+    assert not (tmp_path / "short.json").exists()

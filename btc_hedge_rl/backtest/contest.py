@@ -9,7 +9,7 @@ __all__ = ['MAIN_MARKETS', 'MARKETS', 'QUOTED_AT', 'OtherMarket', 'market_of', '
 # %% ../../nbs/api/08_backtest/13_contest.ipynb #0457702b
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ class OtherMarket(NamedTuple):
     train: Paths
     validation: Paths
     vol: float
+    fresh: Callable | None = None  # Pass of a training → paths of its own; `train` in every pass without
 
 # %% ../../nbs/api/08_backtest/13_contest.ipynb #aeb9fb05
 def market_of(
@@ -46,9 +47,10 @@ def scattered(
     part: str,  # Purpose of the paths, a key of `FIRST_PATH`
     seed: int = 0,
     span: tuple = (.6, 1.6),  # Of the factors, which are log-uniform
+    skip: int = 0,  # Paths of this purpose before the first
 ) -> Paths:  # Closing prices only
     "The same paths, each at a volatility of its own."
-    factor = np.exp(np.random.default_rng([seed, FIRST_PATH[part]]).uniform(*np.log(span), len(paths)))
+    factor = np.exp(np.random.default_rng([seed, FIRST_PATH[part] + skip]).uniform(*np.log(span), len(paths)))
     move = factor[:, None] * (paths.close[:, 1:] / paths.close[:, :-1] - 1)
     if move.min() <= -1: raise InputError("A jump, scaled, would take the price below zero: choose smaller factors.")
     start = paths.close[:, :1]
@@ -66,6 +68,7 @@ class ContestMarkets:
     model: MarketModel  # The calibrated model
     other: World  # The world with stochastic volatility
     seed: int = 0
+    doubted: World | None = None  # Learners of the calibrated market train in it; in the model without
 
 # %% ../../nbs/api/08_backtest/13_contest.ipynb #2bc2e340
 @patch
@@ -74,12 +77,28 @@ def paths(
     name: str,  # One of `MARKETS`
     n: int,
     part: str,  # "train", "validation" or "test"
+    skip: int = 0,  # Paths of this part before the first
 ) -> Paths:
     "Paths of a market."
     if name not in MARKETS: raise InputError(f"Market {name!r} is unknown: choose one of {', '.join(MARKETS)}.")
-    draw = self.other.simulate if name == "stochastic-vol" else partial(simulate, self.model)
-    drawn = draw(n, 14 * BARS_PER_DAY, self.seed, first=FIRST_PATH[part], candles=False)
-    return scattered(drawn, part, self.seed) if name == "unknown_vol" else drawn
+    which = n, 14 * BARS_PER_DAY, self.seed, FIRST_PATH[part] + skip
+    if name == "stochastic-vol": return self.other.simulate(*which, candles=False)
+    if name == "qed-hawkes" and part == "train" and self.doubted: return self.doubted.simulate(*which)
+    drawn = simulate(self.model, *which, candles=False)
+    return scattered(drawn, part, self.seed, skip=skip) if name == "unknown_vol" else drawn
+
+# %% ../../nbs/api/08_backtest/13_contest.ipynb #e5c5b1b3
+@patch
+def pass_paths(
+    self: ContestMarkets,
+    name: str,  # One of `MARKETS`
+    n: int,  # Paths a pass
+    k: int,  # Pass
+) -> Paths:
+    "Training paths of a pass; none is a validation or test path."
+    if (k + 1) * n > FIRST_PATH["validation"]:
+        raise InputError(f"{k + 1} passes of {n} paths are more than there are for training: use fewer.")
+    return self.paths(name, n, "train", skip=k * n)
 
 # %% ../../nbs/api/08_backtest/13_contest.ipynb #19d368dc
 @patch
@@ -90,8 +109,8 @@ def market(
     n_validation: int,
 ) -> OtherMarket:
     "A market to tune and train in, with its quote."
-    train = self.paths(name, n_train, "train")
-    return OtherMarket(train, self.paths(name, n_validation, "validation"), QUOTED_AT.get(name, 1.) * train.vol)
+    train, validation = self.paths(name, n_train, "train"), self.paths(name, n_validation, "validation")
+    return OtherMarket(train, validation, QUOTED_AT.get(name, 1.) * train.vol, partial(self.pass_paths, name, n_train))
 
 # %% ../../nbs/api/08_backtest/13_contest.ipynb #ada7eb4b
 @patch

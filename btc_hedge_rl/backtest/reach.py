@@ -75,10 +75,11 @@ def reach_records(
     n_boot: int = 2000,
     level: float = .95,
     seed: int = 0,
+    metric: str = "cvar95",  # A loss, name in METRICS
 ) -> dict:  # world → record, ready for JSON
     "The share of every world."
-    return {world: asdict(share_reached(result, strategy, n_boot=n_boot, level=level, seed=seed))
-            for world, result in results.items()}
+    settings = dict(metric=metric, n_boot=n_boot, level=level, seed=seed)
+    return {world: asdict(share_reached(result, strategy, **settings)) for world, result in results.items()}
 
 # %% ../../nbs/api/08_backtest/25_reach.ipynb #cfab180a
 def reach_in_words(
@@ -97,6 +98,7 @@ def plot_reach(
 ) -> None:
     "The share of every world on the scale from the best rule to the ceiling."
     ax, colour = ax or plt.gca(), STRATEGY_COLOURS["ppo"]
+    metric = next(iter(shares.values()))["metric"]
     for i, record in enumerate(shares.values()):
         if record["share"] is None: continue
         if record["low"] is not None:
@@ -107,4 +109,4 @@ def plot_reach(
         ax.axvline(place, color="k", lw=.8)
         ax.annotate(name, (place, -.7), ha="center", fontsize=9, annotation_clip=False)
     ax.set_yticks(range(len(shares)), map(readable, shares))
-    ax.set(xlabel="share of the reachable gain in CVaR95", ylim=(len(shares) - .5, -.5))
+    ax.set(xlabel=f"share of the reachable gain in {readable(metric)}", ylim=(len(shares) - .5, -.5))

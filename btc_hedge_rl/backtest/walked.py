@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST_WINDOWS', 'DECIDES', 'evidence_sentence', 'walk_comparisons', 'walk_sentences', 'year_table', 'largest_days',
-           'plot_walk', 'lead_of', 'plot_lead', 'stops_sentence', 'walk_record']
+           'plot_walk', 'lead_of', 'plot_lead', 'walk_answer', 'stops_sentence', 'walk_record']
 
 # %% ../../nbs/api/08_backtest/22_walked.ipynb #a296bd6b
 import matplotlib.pyplot as plt
@@ -17,7 +17,7 @@ from .comparing import FEW_WINDOWS, Comparison, compare
 from .metrics import METRICS
 from .pictures import colour_of
 from .tables import unit_digits
-from .verdict import verdict_sentence
+from .verdict import in_words, verdict_sentence, with_interval
 from .walking import WalkForward
 from .windows import windows_in_words
 
@@ -144,6 +144,23 @@ def plot_lead(
     ax.axhline(0, color="k", lw=.8)
     ax.set(xlabel="start of the window", ylabel=f"{unit_digits(result)[0]}, and %", title=f"Beyond {readable(second)}")
     if walk.learners: ax.legend()
+
+# %% ../../nbs/api/08_backtest/22_walked.ipynb #d2dcd541
+def walk_answer(
+    walk: WalkForward,
+    comparisons: dict,  # quote → from `walk_comparisons`
+    metric: str = "std",
+    rival: str = "best_rule",
+) -> str:  # Markdown
+    "How much the windows know, and what each learner is against the best rule."
+    unit, digits = unit_digits(next(iter(walk.results.values())))
+    def told(c):
+        size = with_interval(c.difference, c.low, c.high, unit, digits, c.level)
+        return f"{readable(c.first)} {in_words(c.verdict, c.second)} ({size})"
+    def asked(found): return [c for c in found if (c.metric, c.second) == (metric, rival)]
+    lines = [f"- Sold at the {quote} volatility, **{readable(metric)}**: {'; '.join(map(told, asked(found)))}."
+             for quote, found in comparisons.items() if asked(found)]
+    return "\n".join([evidence_sentence(walk), "", *lines])
 
 # %% ../../nbs/api/08_backtest/22_walked.ipynb #1410e3fe
 def stops_sentence(

@@ -186,7 +186,7 @@ def in_turn(
     function: Callable,
     tasks: list[tuple],  # Arguments of each call
 ):  # Yields (number, result)
-    "One after the other, here; the pipeline's `KeptTasks` does the same on Dask, and keeps what is done."
+    "One after the other, here; the pipeline's `KeptTasks` does the same in processes, and keeps what is done."
     yield from ((i, function(*task)) for i, task in enumerate(tasks))
 
 # %% ../../nbs/api/08_backtest/21_walking.ipynb #6c41b7b8

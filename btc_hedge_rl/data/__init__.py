@@ -25,7 +25,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "sample": ["sample_bars", "load_bars"],
     "facts": ["FACTS", "GAUSSIAN_WALK", "acf", "hill_index", "hourly_profile", "daily_jumps", "facts_from_arrays",
         "stylized_facts"],
-    "certainty": ["bootstrap_facts", "cut_out", "largest_move"],
+    "certainty": ["bootstrap_facts", "walk_ranges", "cut_out", "largest_move"],
     "pictures": ["plot_stylized_facts", "plot_tails", "walk_distance", "plot_walk_distance"],
-    "findings": ["describe_bars", "apart_from_walk", "stability_table", "one_afternoon", "halves_differ"],
+    "findings": ["describe_bars", "apart_from_walk", "facts_answer", "stability_table", "one_afternoon",
+                 "halves_differ"],
 })

@@ -112,25 +112,27 @@ def plot_tails(
 
 # %% ../../nbs/api/01_data/17_pictures.ipynb #651112ef
 def walk_distance(
-    table: pd.DataFrame,  # From `bootstrap_facts`
-) -> pd.Series:  # Facts whose value on a Gaussian walk is known
-    "Distance of facts from a Gaussian walk, in their own standard errors."
-    return ((table["value"] - table["gaussian_walk"]) / table["standard_error"]).dropna().rename("distance")
+    table: pd.DataFrame,  # From `bootstrap_facts`, joined with `walk_ranges`
+) -> pd.Series:  # Facts that a walk could have had otherwise
+    "Distance of facts from the middle of what Gaussian walks show, in half-widths of that range."
+    low, high = table["walk_low"], table["walk_high"]
+    return ((table["value"] - (low + high) / 2) / ((high - low) / 2)).dropna().rename("distance")
 
 # %% ../../nbs/api/01_data/17_pictures.ipynb #671bfa05
 def plot_walk_distance(
-    table: pd.DataFrame,  # From `bootstrap_facts`
+    table: pd.DataFrame,  # From `bootstrap_facts`, joined with `walk_ranges`
     source: str = "",  # Of the bars, for the title
 ):  # Matplotlib figure
     "Facts by their distance from a Gaussian walk."
     distance = walk_distance(table).iloc[::-1]
     rows = np.arange(len(distance))
-    fig, ax = plt.subplots(figsize=(9, 4.2), layout="constrained")
-    ax.axvspan(-2, 2, color="k", alpha=.1, lw=0)
+    fig, ax = plt.subplots(figsize=(9, 5), layout="constrained")
+    ax.axvspan(-1, 1, color="k", alpha=.1, lw=0)
     ax.hlines(rows, 0, distance, color=PALETTE[0], lw=1.5)
     ax.plot(distance, rows, "o", color=PALETTE[0])
     ax.set_yticks(rows, table.loc[distance.index, "meaning"])
-    ax.set_xlabel("standard errors from a Gaussian random walk (shaded: within 2)")
-    ax.set_title("What a Gaussian walk does not have")
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set_xlabel("half-widths of the range of simulated Gaussian walks (shaded: within)")
+    ax.set_title("Which facts could a Gaussian walk have?")
     fig.suptitle(source, fontsize=10, x=.01, ha="left")
     return fig

@@ -10,8 +10,9 @@ import lazy_loader as lazy
 
 # %% ../../nbs/api/10_leaderboard/00_leaderboard.ipynb #37a8e86e
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "tracks": ["Track", "world_record", "world_of", "RULES", "reference_of", "paths_hash", "play_track", "TOGETHER",
-               "play_chunks", "MILLION", "as_counts", "frozen", "SCORES", "scores_of", "track_from", "track_names",
+    "tracks": ["Track", "world_record", "world_of", "RULES", "reference_of", "WINDOW", "windows_of",
+               "paths_hash", "play_track", "TOGETHER", "play_chunks", "MILLION", "as_counts", "frozen", "SCORES",
+               "scores_of", "track_from", "track_names",
                "track_named", "track_asked"],
     "strangers": ["STATES", "pack", "unpack", "Entry", "entry_of", "loaded", "serve", "Stranger"],
     "fairness": ["rewritten", "check_future", "MANY", "check_fresh", "check_batch"],
@@ -20,5 +21,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "scoring": ["FEW", "FRESH", "check_entry", "play_spread", "score"],
     "freezing": ["RunMarkets", "run_markets", "delta_rules", "UNKNOWN", "COARSE", "standing_tracks", "option_track",
                  "BOXED", "box_policies", "model_card", "freeze_run"],
+    "own_bars": ["SHARE", "LEAST_DAYS", "split_bars", "TunedOn", "tuned_on", "own_track"],
     "standings": ["read_cards", "YARDSTICK", "gap_text", "standings", "standings_page"],
 })

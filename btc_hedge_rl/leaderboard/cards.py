@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..ground import InputError, jsonable, read_json, sha256, versions
+from ..ground import InputError, jsonable, read_json, readable, sha256, versions
 from ..backtest import BacktestResult, compare
 from ..pipeline import digest
 from .tracks import MILLION, Track, as_counts, paths_hash, play_chunks, scores_of
@@ -22,12 +22,14 @@ from .strangers import Entry
 # %% ../../nbs/api/10_leaderboard/04_cards.ipynb #b1474229
 def as_result(
     profits: dict,  # name → (n,) profits, millionths of the initial spot
-    task,  # Of the track
+    track: Track,  # Which they were earned on
 ) -> BacktestResult:
     "Profits as the result of a backtest."
+    task = track.task
     samples = {name: np.asarray(counts, float)[None] / MILLION / task.per_unit for name, counts in profits.items()}
     metrics = pd.DataFrame({name: scores_of(counts, task) for name, counts in profits.items()}).T
-    return BacktestResult(metrics, pd.DataFrame({n: s[0] for n, s in samples.items()}), samples, {}, task.unit)
+    pnl = pd.DataFrame({n: s[0] for n, s in samples.items()})
+    return BacktestResult(metrics, pnl, samples, {}, task.unit, track.overlap, track.independent)
 
 # %% ../../nbs/api/10_leaderboard/04_cards.ipynb #b74db5dc
 JUDGED = ("cvar95", "risk_cost", "mean")     # metrics with an interval against every reference
@@ -38,7 +40,7 @@ def against(
     n_boot: int = 1000,  # Resamples
 ) -> dict:  # reference → metric → difference, low, high
     "The entry less each reference, with 95 % paired intervals."
-    result = as_result({"entry": counts, **track.references}, track.task)
+    result = as_result({"entry": counts, **track.references}, track)
     def told(c): return {"difference": c.difference, "low": c.low, "high": c.high}
     return {name: {m: told(compare(result, "entry", name, m, n_boot)) for m in JUDGED} for name in track.references}
 
@@ -74,7 +76,7 @@ def card_of(
     "The card of an entry."
     scores = scores_of(counts, track.task)
     asked = {"track": track.name, "track_hash": track_hash(track), "unit": track.task.unit,
-             "objective": track.task.objective.label, "of": len(track.references) + 1}
+             "objective": track.task.objective.label, "told_in": track.told_in, "of": len(track.references) + 1}
     came = {"scores": scores, "rank": rank_of(scores, track), "against": against(counts, track), "profits": counts}
     where = {"paths": paths, "same_paths": paths == track.paths_hash, "processor": platform.machine()}
     who = {"card": 1, "hedger": label, "source": source_hash, "versions": versions()}
@@ -104,9 +106,10 @@ def card_sentences(card: dict) -> str:
     digits = 1 if card["unit"].startswith("bp") else 3
     def gap(name, c):
         return f"  {c['difference']:+10.{digits}f} [{c['low']:+.{digits}f}, {c['high']:+.{digits}f}]  {name}"
-    lines = [gap(name, found["cvar95"]) for name, found in card["against"].items()]
+    told = card["told_in"]
+    lines = [gap(name, found[told]) for name, found in card["against"].items()]
     own = f"{card['objective']} {card['scores']['objective']:.{digits}f}, mean {card['scores']['mean']:+.{digits}f}"
     bits = "" if card["same_paths"] else "\nThis processor simulates other last bits than the track was frozen with."
     return (f"{card['hedger']} on {card['track']}: rank {card['rank']} of {card['of']}; {own} {card['unit']}.\n"
-            "Its CVaR95 less that of each reference, with a 95 % interval (negative: it is better):\n"
+            f"Its {readable(told)} less that of each reference, with a 95 % interval (negative: it is better):\n"
             + "\n".join(lines) + bits)

@@ -31,9 +31,9 @@ def gap_text(
     track: Track,
     best: str,  # Reference
 ) -> str:
-    "CVaR95 less the reference's, with its interval, in words."
+    "What the track is told in, less the reference's, with its interval, in words."
     if counts == track.references[best]: return "–"
-    c, digits = against(counts, track)[best]["cvar95"], 1 if track.task.unit.startswith("bp") else 3
+    c, digits = against(counts, track)[best][track.told_in], 1 if track.task.unit.startswith("bp") else 3
     return f"{c['difference']:+.{digits}f} [{c['low']:+.{digits}f}, {c['high']:+.{digits}f}]"
 
 # %% ../../nbs/api/10_leaderboard/06_standings.ipynb #3fe5ab3a
@@ -48,7 +48,7 @@ def standings(
     best = YARDSTICK if YARDSTICK in scores else min(scores, key=lambda name: scores[name]["objective"])
     counts = {(name, "reference"): c for name, c in track.references.items()}
     counts |= {(card["hedger"], "entry"): card["profits"] for card in cards}
-    less = f"CVaR95 less {readable(best)}"
+    less = f"{readable(track.told_in)} less {readable(best)}"
     rows = {key: scores_of(c, track.task) | {less: gap_text(c, track, best)} for key, c in counts.items()}
     table = pd.DataFrame(rows).T.rename_axis(["hedger", ""]).sort_values("objective", kind="stable")
     return table.rename(columns={"objective": track.task.objective.label}).drop(columns="cvar95", errors="ignore")
@@ -67,6 +67,7 @@ def standings_page(
         text = table.map(lambda x: f"{x:.4g}" if isinstance(x, float) else x)
         rows = [text.columns.tolist(), ["---"] * text.shape[1], *text.values.tolist()]
         lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-        parts += [f"## {track.title} ({name})", f"{track.n_paths:,} paths, {track.task.unit}; best first."]
+        worth = f", worth {track.independent:.1f} independent ones" if track.history else ""
+        parts += [f"## {track.title} ({name})", f"{track.n_paths:,} paths{worth}, {track.task.unit}; best first."]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"

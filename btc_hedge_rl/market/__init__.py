@@ -57,7 +57,7 @@ _findings = {
         "plot_quoted_smiles", "plot_half_spreads", "dealing_table", "QUOTED_SLIPPAGE", "slippage_table",
         "plot_size_and_stress", "dealing_sentence"],
     "weather": ["reaches_by_weather", "plot_fill_rates", "fill_table",
-        "fill_intervals", "intervals_sentence", "market_conclusions"],
+        "fill_intervals", "intervals_sentence", "level_answer", "market_conclusions"],
 }
 _rooms = _formulas | _perpetual | _options | _measured | _findings
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_rooms)

@@ -10,6 +10,7 @@ __all__ = ['LEARNERS', 'fingerprint', 'save_played', 'load_played', 'keep_task',
 import hashlib
 import json
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..ground import InputError, atomic_path, package_hash, versions, write_json
+from ..ground import InputError, Job, atomic_path, cores, do_jobs, package_hash, versions, write_json
 from .folders import git_state, locked, utc_now
 from .hashes import digest
 from .sweeps import check_workers, spread_tasks
@@ -62,7 +63,7 @@ def keep_task(
     path: str,  # Of its file
     threads: int = 0,  # Compiled loops of this process; 0 leaves them as they are
 ):  # What it brought back
-    "Do a task unless its file is there and whole; what a Dask worker does."
+    "Do a task unless its file is there and whole; what a worker does."
     if (done := load_played(Path(path))) is not None: return done
     import numba
     if threads: numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
@@ -77,17 +78,20 @@ class KeptTasks:
     folder: str | Path
     workers: int = 0  # Local processes; 0 for this one
     scheduler: str = ""  # Address of a Dask scheduler instead
-    progress: bool = False  # Show a bar
+    progress: bool = False  # Show a progress bar
 
     def __call__(self, function, tasks: list[tuple]):
         "Yield (task number, result) as the tasks finish."
         code, folder = [function.__name__, package_hash(), versions()], Path(os.path.abspath(self.folder))
         names = [digest([code, [fingerprint(part) for part in task]])[:24] for task in tasks]
-        threads = 1 if self.scheduler or self.workers > 1 else 0
-        asked = [(function, task, str(folder / f"{name}.npz"), threads) for task, name in zip(tasks, names)]
-        bar = tqdm(spread_tasks(keep_task, asked, self.workers, self.scheduler), total=len(asked), ascii=True,
-                   disable=None if self.progress else True, desc=function.__name__.replace("_", " "), unit="task")
-        yield from bar
+        asked = [(function, task, str(folder / f"{name}.npz")) for task, name in zip(tasks, names)]
+        what = function.__name__.replace("_", " ")
+        if not self.scheduler:
+            jobs = {i: Job(keep_task, task) for i, task in enumerate(asked)}
+            yield from do_jobs(jobs, max(self.workers, 1), what, self.progress).items()
+            return
+        spread = spread_tasks(keep_task, [(*task, 1) for task in asked], 0, self.scheduler)
+        yield from tqdm(spread, what, len(asked), ascii=True, disable=not self.progress, unit="task")
 
 # %% ../../nbs/api/09_pipeline/13_walks.ipynb #fe713f59
 LEARNERS = ("pathwise", "ppo")
@@ -198,7 +202,7 @@ def run_walk(
     request, folder = replace(request, plan=request.plan or Plan()), Path(os.path.abspath(out))
     folds_of(bars.index, request.train_days, request.test_days)      # refused before anything is written
     if folder.exists() and not folder.is_dir(): raise InputError(f"{folder}: is a file; choose another --out.")
-    started, spread = monotonic(), KeptTasks(folder / "tasks", request.workers, request.scheduler, progress=True)
+    started, spread = monotonic(), KeptTasks(folder / "tasks", request.workers, request.scheduler, sys.stderr.isatty())
     with locked(folder):
         walk = walk_forward(bars, request.train_days, request.test_days, request.plan, spread)
         save_walk(walk, folder, bars)
@@ -237,12 +241,13 @@ class StudyWalk:
     train_days: float = 0.  # Known at each stop; 0 for the usual
     test_days: float = 0.  # Between stops; 0 for the usual
     last: int = 0  # Only so many last stops; 0 for all
-    workers: int = 0
+    workers: int = 0  # Local processes; 0 for one a core, 1 for this one
 
     def on(self, bars: pd.DataFrame, plan, folder: str | Path):  # WalkForward, or None; and why there is none
         "Walk through the bars, tasks kept in a folder."
         from btc_hedge_rl.backtest import walk_forward
         known, between = usual_days((bars.index[-1] - bars.index[0]) / pd.Timedelta(days=1))
-        days, spread = (self.train_days or known, self.test_days or between), KeptTasks(folder, self.workers)
+        days = self.train_days or known, self.test_days or between
+        spread = KeptTasks(folder, self.workers or cores(), progress=True)
         try: return walk_forward(bars, *days, plan, spread, self.last), ""
         except InputError as error: return None, str(error)

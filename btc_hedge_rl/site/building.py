@@ -25,6 +25,7 @@ from .formulas import math_font, site_tool
 from .links import module_page, page_name, source_blocks
 from .references import read_references
 from .signatures import with_constants
+from .skeleton import read_boxes
 from .tidying import make_page
 
 # %% ../../nbs/api/11_site/09_building.ipynb #5323750e
@@ -126,11 +127,11 @@ def _write_sources(package: Path, pages: Path) -> None:
         (pages / "source" / f"{chapter}.md").write_text(text, encoding="utf-8")
 
 # %% ../../nbs/api/11_site/09_building.ipynb #08d4a875
-def _rename_pages(pages: Path, hosts: dict, package: Path, references: dict) -> None:
+def _rename_pages(pages: Path, hosts: dict, package: Path, references: dict, boxes: dict = {}) -> None:
     "Tidy every processed notebook and give it the name of its page."
     for path in sorted(pages.rglob("*.ipynb")):
         name = path.relative_to(pages).as_posix()
-        nb = make_page(json.loads(path.read_text(encoding="utf-8")), name, hosts, package, references)
+        nb = make_page(json.loads(path.read_text(encoding="utf-8")), name, hosts, package, references, boxes)
         page = pages / page_name(name)
         page.parent.mkdir(parents=True, exist_ok=True)
         path.unlink()
@@ -144,7 +145,8 @@ def _prepare(work: Path, package: Path) -> Path:
     pages = work / "_proc"
     settings = site_tool("nbdev.config").get_config(path=work)
     references = read_references(work / "nbs" / "references.json")
-    _rename_pages(pages, {"doc_host": settings.doc_host, "git_url": settings.git_url}, package, references)
+    boxes = read_boxes(work / "nbs" / "guides" / "09_glossary.ipynb")
+    _rename_pages(pages, {"doc_host": settings.doc_host, "git_url": settings.git_url}, package, references, boxes)
     config = yaml.safe_load((work / "_quarto.yml").read_text(encoding="utf-8"))
     sidebar = config["website"]["sidebar"]
     sidebar["contents"] = present(sidebar["contents"], pages)

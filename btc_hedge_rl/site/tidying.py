@@ -15,9 +15,9 @@ import yaml
 
 from ..pipeline import cell_text
 from .links import local_links, page_name, source_blocks
-from .references import cited, reference_list
+from .references import cited, equation_numbers, numbered, reference_list
 from .signatures import as_written
-from .skeleton import framed
+from .skeleton import boxed, details_title, framed, tucked
 from .words import cell_option, with_alt_text
 
 # %% ../../nbs/api/11_site/07_tidying.ipynb #3d913629
@@ -44,6 +44,7 @@ def folded(
     source, declares = cell_text(cell["source"]), "parameters" in cell.get("metadata", {}).get("tags", [])
     imports, study = _only_imports(source), path.startswith(("research/", "benchmarks")) and not declares
     own = cell_option(source, "echo") == "false" or cell_option(source, "code-summary")
+    own = own or details_title(cell).startswith("Solution")      # whose code is what one wants to see
     if not (imports or study) or own: return source
     return f'#| code-fold: true\n#| code-summary: "{"Imports" if imports else "Code"}"\n{source}'
 
@@ -113,20 +114,22 @@ def make_page(
     hosts: dict,  # `doc_host` and `git_url`
     package: Path = Path("btc_hedge_rl"),  # Folder of the modules
     references: dict = {},  # From `read_references`
+    boxes: dict = {},  # From `read_boxes`
 ) -> dict:  # The same notebook, ready to render
     "Make a processed notebook a page: place, links, texts of figures, outputs worth keeping."
     blocks = source_blocks(package)
     fix = lambda text: local_links(text, "../" * path.count("/"), hosts, blocks)
     heading, number, keys = Path(path).stem, re.match(r"\d*", Path(path).name)[0], []
+    numbers = equation_numbers([cell_text(c["source"]) for c in nb["cells"] if c["cell_type"] == "markdown"])
     nb["cells"] = in_code_order(nb["cells"])
     if nb["cells"][0]["cell_type"] == "raw": _front_matter(nb["cells"][0], number)
     for cell in nb["cells"]:
         if cell["cell_type"] == "markdown":
             source = cell_text(cell["source"])
-            cell["source"] = cited(fix(source), references, keys)
+            cell["source"] = cited(numbered(fix(boxed(source, boxes)), numbers), references, keys)
             heading = next(iter(re.findall(r"^#+ (.+)$", source, re.M)[::-1]), heading)
         if cell["cell_type"] == "code": _finish_code(cell, path, heading, package, fix)
     sources = {"cell_type": "markdown", "metadata": {}, "source": reference_list(keys, references)}
-    nb["cells"] = framed([*nb["cells"], *([sources] if keys else [])], path)
+    nb["cells"] = tucked(framed([*nb["cells"], *([sources] if keys else [])], path))
     for cell in nb["cells"]: cell["source"] = cell_text(cell["source"]).splitlines(keepends=True)
     return nb

@@ -16,6 +16,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "stress": ["VolatilityShock", "CrashReplay"],
     "catalogue": ["QedHawkes", "WORLDS", "world"],
     "scoring": ["scoreboard", "scores", "plot_scoreboard", "truth_scores"],
-    "findings": ["misses", "falls_short", "which_world", "stochastic_vol_table", "passing_gap", "how_to_read"],
+    "findings": ["misses", "falls_short", "which_world", "model_answer", "stochastic_vol_table", "passing_gap",
+                 "how_to_read"],
     "years": ["by_year", "calibrate_periods", "years_sentence", "plot_years"],
+    "uncertainty": ["MOST_BRANCHING", "drawn_hawkes", "drawn_models", "OWN_NUMBERS", "ModelMixture", "doubted"],
 })
