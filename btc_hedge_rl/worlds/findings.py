@@ -68,7 +68,8 @@ def model_answer(
     seen = "can be told" if gain > 1.92 else "**cannot be told**"
     return (f"Of the calibrated worlds **{best}** resembles these bars most: it holds {told(best)} of their facts; "
             f"{rest}. In qed-hawkes a jump causes {hawkes.branching_ratio:.2f} further ones directly, a timing that "
-            f"the test {stands} (p = {p_value:.2f}), and its drift {seen} from none (log-likelihood {gain:+.2f}, 1.92 needed).")
+            f"the test {stands} (p = {p_value:.2f}), and its drift {seen} from none (log-likelihood {gain:+.2f}, "
+            "1.92 needed).")
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #34fd9764
 def stochastic_vol_table(
