@@ -213,8 +213,8 @@ def _earning(outcomes, parts, fills, why):
     names, (least, most) = list(clear.index[clear.all(axis=1)]), _taken(parts, fills)
     if names: who = f"**{_named(names)}** earn{'s' * (len(names) == 1)} in every market"
     else: who = "**no maker earns** in every market" if clear.any(axis=None) else "**no maker earns** in any market"
-    return (f"Under {fills} fills, where {why}, {who}: adverse selection takes {least:.2f} to {most:.2f} of the spread "
-            "captured.")
+    share = f"{least:.2f} to {most:.2f}" if most else "none"
+    return f"Under {fills} fills, where {why}, {who}: adverse selection takes {share} of the spread captured."
 
 # %% ../../nbs/api/08_backtest/07_making.ipynb #b43b79d5
 def earning_sentence(

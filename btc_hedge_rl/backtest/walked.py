@@ -157,8 +157,9 @@ def walk_answer(
     def told(c):
         size = with_interval(c.difference, c.low, c.high, unit, digits, c.level)
         return f"{readable(c.first)} {in_words(c.verdict, c.second)} ({size})"
-    lines = [f"- Sold at the {quote} volatility, **{readable(metric)}**: " + "; ".join(
-        told(c) for c in found if (c.metric, c.second) == (metric, rival)) + "." for quote, found in comparisons.items()]
+    def asked(found): return [c for c in found if (c.metric, c.second) == (metric, rival)]
+    lines = [f"- Sold at the {quote} volatility, **{readable(metric)}**: {'; '.join(map(told, asked(found)))}."
+             for quote, found in comparisons.items() if asked(found)]
     return "\n".join([evidence_sentence(walk), "", *lines])
 
 # %% ../../nbs/api/08_backtest/22_walked.ipynb #1410e3fe

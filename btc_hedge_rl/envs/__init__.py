@@ -35,8 +35,10 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "OptionHedgingVectorEnv"],
     "sb3": ["BatchVecEnv", "sb3_vec_env"],
     "stage": ["unhedged_states", "BandStage", "nearly_proportional", "less_funding", "check_stage",
-        "band_stage", "bar_profit", "play_action", "ACCOUNT", "see_bands",
-        "play_stage"],
+        "band_stage", "bar_profit", "bands_trade", "play_action", "ACCOUNT",
+        "account_seen", "see_bands", "play_stage"],
     "takeover": ["edges_of", "RuleTape", "rule_goes_on", "play_rule", "rule_tape", "taken_over", "TakeoverEnv"],
     "own_takeover": ["stage_of", "edges_said", "own_tape", "profits_of", "chances", "spread_draws", "OwnTakeoverEnv"],
+    "acting": ["Weights", "plain_answers", "tanh_single", "STATES", "layer", "tanh_layer", "places", "answer_block",
+        "answer_blocks", "answers_of", "see_block", "play_blocks", "play_network"],
 })

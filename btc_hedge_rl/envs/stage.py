@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACCOUNT', 'unhedged_states', 'BandStage', 'nearly_proportional', 'less_funding', 'check_stage', 'band_stage',
-           'bar_profit', 'play_action', 'see_bands', 'play_stage']
+           'bar_profit', 'bands_trade', 'play_action', 'account_seen', 'see_bands', 'play_stage']
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #d8cf6c6b
 from typing import Callable, NamedTuple
@@ -128,36 +128,46 @@ def bar_profit(stage, path, t, before, now):
     if t + 1 == stage.centre.shape[1]: traded += abs(now) * later
     return (now * (later - price) - stage.rate * traded) / stage.close[path, 0]
 
+# %% ../../nbs/api/06_envs/18_stage.ipynb #32bd0f43
+@njit(cache=True)
+def bands_trade(stage, path, at, centre_said, width_said, position):
+    "Let the band of action number `at` trade for as long as it lasts: position after it, and profit."
+    shift, profit = stage.max_shift * min(max(np.float64(centre_said), -1.0), 1.0), 0.0
+    factor = stage.max_scale**min(max(np.float64(width_said), -1.0), 1.0)
+    for t in range(at * stage.hold, (at + 1) * stage.hold):
+        width = np.float64(stage.width[path, t])
+        centre = stage.centre[path, t] + shift * (width if stage.in_widths else 1.0)
+        now = min(max(position, centre - width * factor), centre + width * factor)
+        profit += bar_profit(stage, path, t, position, now)
+        position = now
+    return position, profit
+
 # %% ../../nbs/api/06_envs/18_stage.ipynb #7ba00aaa
 @njit(cache=True, parallel=True)
 def play_action(stage, path, at, action, held, earned):
-    "Let the bands of action number `at` trade for as long as it lasts: `held` and `earned` move on."
+    "Let the bands of action number `at` trade on some paths: `held` and `earned` move on."
     for i in prange(len(path)):
-        p, shift = path[i], stage.max_shift * min(max(np.float64(action[i, 0]), -1.0), 1.0)
-        factor = stage.max_scale**min(max(np.float64(action[i, 1]), -1.0), 1.0)
-        position, profit = held[i], 0.0
-        for t in range(at * stage.hold, (at + 1) * stage.hold):
-            width = np.float64(stage.width[p, t])
-            centre = stage.centre[p, t] + shift * (width if stage.in_widths else 1.0)
-            now = min(max(position, centre - width * factor), centre + width * factor)
-            profit += bar_profit(stage, p, t, position, now)
-            position = now
-        held[i] = position
+        held[i], profit = bands_trade(stage, path[i], at, action[i, 0], action[i, 1], held[i])
         earned[i] += profit
 
-# %% ../../nbs/api/06_envs/18_stage.ipynb #ac598932
+# %% ../../nbs/api/06_envs/18_stage.ipynb #6707cc58
 ACCOUNT = [i for i, f in enumerate(DELTA_FEATURES) if f.name in ("offset", "position", "pnl")]    # one's own numbers
 _OFFSET, _POSITION, _PNL = ACCOUNT
 
 @njit(cache=True)
+def account_seen(stage, path, at, held, earned, out):
+    "Fill in the account in an observation before action number `at`."
+    out[_OFFSET] = min(max((held - stage.delta[path, at]) / stage.unit[path, at], -5.0), 5.0)
+    out[_POSITION] = min(max(held, -10.0), 10.0)
+    out[_PNL] = min(max(100 * (earned + stage.option[path, at]) / stage.moneyness, -10.0), 10.0)
+
+# %% ../../nbs/api/06_envs/18_stage.ipynb #ac598932
+@njit(cache=True)
 def see_bands(stage, path, at, held, earned, out):
     "Observations before action number `at`, with the account filled in."
     for i in range(len(path)):
-        p = path[i]
-        out[i] = stage.seen[p, at]
-        out[i, _OFFSET] = min(max((held[i] - stage.delta[p, at]) / stage.unit[p, at], -5.0), 5.0)
-        out[i, _POSITION] = min(max(held[i], -10.0), 10.0)
-        out[i, _PNL] = min(max(100 * (earned[i] + stage.option[p, at]) / stage.moneyness, -10.0), 10.0)
+        out[i] = stage.seen[path[i], at]
+        account_seen(stage, path[i], at, held[i], earned[i], out[i])
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #bfb94c75
 def play_stage(

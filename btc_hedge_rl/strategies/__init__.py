@@ -32,6 +32,8 @@ ROOMS = {  # Public names of each room
     "bands": "Band Span chosen Family rule_families",
     "option_rules": "OptionState of_all after_choices delta_after allowed_choices HoldOptions if_allowed "
         "PerpetualBand RulePuts greedy cost_bp RuleDelta RuleWeekly RuleDeltaVega",
+    "no_trade": "memoryless NoTradeProblem Grid move_chances move_matrix risk_of_waiting edge_where read_between "
+        "risk_of_trading NoTradeRegion solve_no_trade grid_error edges_on_grid risk_on_grid",
 }
 
 # %% ../../nbs/api/05_strategies/00_strategies.ipynb #70655183
