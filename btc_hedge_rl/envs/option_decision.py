@@ -81,7 +81,7 @@ def smile_lanes(f, params):
         share = theta / (1 + theta)
         power = math.sqrt(share) if gamma == .5 else exp_lane(gamma * log_unit(share))
         x = eta * log_unit(f.strike[i] / f.spot[i]) / (power * (1 + theta))
-        f.vol[i] = math.sqrt(.5 * theta * (1 + rho * x + math.sqrt((x + rho)**2 + 1 - rho**2)) / f.tau[i])
+        f.vol[i] = math.sqrt(.5 * theta * (1 + rho * x + math.sqrt((x + rho) * (x + rho) + 1 - rho * rho)) / f.tau[i])
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #4f52cd24
 @njit(inline="always", **COMPILED)
@@ -94,7 +94,8 @@ def _faded_lanes(f, params):
         put = eta * (1 - rho) * (math.sqrt(low) if gamma == .5 else exp_lane((1 - gamma) * log_unit(low)))
         call = eta * (1 + rho) * (math.sqrt(high) if gamma == .5 else exp_lane((1 - gamma) * log_unit(high)))
         skew, x = (call - put) / (call + put), (call + put) / (2 * theta) * log_unit(f.strike[i] / f.spot[i])
-        f.vol[i] = math.sqrt(.5 * theta * (1 + skew * x + math.sqrt((x + skew)**2 + 1 - skew**2)) / f.tau[i])
+        bend = math.sqrt((x + skew) * (x + skew) + 1 - skew * skew)
+        f.vol[i] = math.sqrt(.5 * theta * (1 + skew * x + bend) / f.tau[i])
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #8611f8d6
 @njit(inline="always", **COMPILED)

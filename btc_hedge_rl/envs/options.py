@@ -9,7 +9,7 @@ __all__ = ['OptionHedging', 'check_expiries', 'book_terms']
 import numpy as np
 from fastcore.basics import patch
 
-from ..ground import InputError
+from ..ground import InputError, read_only
 from ..simulator import Paths
 from ..strategies import OptionState, allowed_choices, beside, make_market
 from .episodes import HedgingBatch
@@ -29,7 +29,7 @@ class OptionHedging(HedgingBatch):
         made = make_market(task.maker, paths, task.fills, task.perpetual)
         local_vol = self.option_market.local_vol(paths.close)
         rates = beside(task.perpetual, paths.close, False).rates
-        self.tape = Tape(paths.close, local_vol, made.inventory, made.equity, rates, self.row, self.t)
+        self.tape = Tape(read_only(paths.close), local_vol, made.inventory, made.equity, rates, self.row, self.t)
         self.chain = Chain(np.zeros((n, len(universe.tenors))), *(np.zeros((n, len(universe))) for _ in range(5)))
         account, now, before = np.zeros(n, BOOK_ACCOUNT), np.zeros(n, GLANCE), np.zeros(n, GLANCE)
         params, tenors = self.surface.params, np.array(universe.tenors, np.int64)
