@@ -91,7 +91,7 @@ def passing_gap(
     n_paths: int = 50,
 ) -> np.ndarray:  # (n_paths, n_steps) bp
     "Distance of the quoted from the efficient price."
-    quoted, efficient = (np.log(v.simulate(n_paths, 14 * BARS_PER_DAY, seed).close[:, 1:])
+    quoted, efficient = (np.log(v.simulate(n_paths, 14 * BARS_PER_DAY, seed, candles=False).close[:, 1:])
                          for v in (w, replace(w, overshoot=0.)))
     return np.abs(quoted - efficient) / BP
 
