@@ -214,6 +214,7 @@ def examine(driver, url, script, bar_seen):
     """What the browser sees on one page, (shape, dark) → findings: it is opened in each scheme on a telephone, turned into a wide screen,
     printed, and audited in both schemes."""
     seen = {}
+    requested(driver)     # forget what the page before still fetched while it was printed and audited
     for dark in SCHEMES.values():
         for name in ("phone", "wide"):
             shape(driver, *SHAPES[name], dark)

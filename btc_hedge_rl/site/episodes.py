@@ -37,9 +37,9 @@ def told_path(
     stride = BARS_PER_DAY // per_day // task.decision_bars
     def row(run, what, end, scale=1):
         return np.round(np.r_[run.history[what][0, ::stride], end] / scale, 3).tolist()
-    return {"spot": row(next(iter(played.values())), "spot", path.close[0, -1]),
-            "held": {name: row(run, "position", run.history["position"][0, -1]) for name, run in played.items()},
-            "profit": {name: row(run, "pnl", run.pnl[0], BP) for name, run in played.items()}}
+    held = {name: row(run, "position", run.history["position"][0, -1]) for name, run in played.items()}
+    profit = {name: row(run, "pnl", run.pnl[0], BP) for name, run in played.items()}
+    return {"spot": row(next(iter(played.values())), "spot", path.close[0, -1]), "held": held, "profit": profit}
 
 # %% ../../nbs/api/11_site/14_episodes.ipynb #ce8ea54a
 def three_episodes(
