@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "words": ["cell_option", "alt_text", "with_alt_text"],
     "signatures": ["signature", "as_written", "constants", "with_constants"],
     "references": ["read_references", "in_text", "listed", "cited", "reference_list", "equation_numbers", "numbered"],
-    "skeleton": ["STEPS", "strip", "framed", "read_boxes", "boxed", "details_title", "tucked"],
+    "skeleton": ["STEPS", "strip", "framed", "read_boxes", "found_by", "boxed", "details_title", "tucked"],
     "tidying": ["folded", "in_code_order", "make_page"],
     "finishing": ["align_numbers", "in_the_dark", "finish", "mend_anchors", "local_css"],
     "turning": ["turned"],
