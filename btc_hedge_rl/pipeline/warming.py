@@ -37,7 +37,7 @@ def markets() -> None:
 # %% ../../nbs/api/09_pipeline/14_warming.ipynb #22a71e96
 def prices() -> None:
     "Prices of few options and of many, volatilities, makers, rules."
-    for n in (2, 2000): implied_vol(black_scholes(1., np.full(n, .9), .1, .5).price, 1., .9, .1)
+    for n in (2, 5000): implied_vol(black_scholes(1., np.full(n, .9), .1, .5).price, 1., .9, .1)
     IVSurface().vol(.1, 0., .5)
     make_market(OptionTask().maker, walks := random_walks())
     rehearsed(rehearse(DeltaTask(), walks), Band())
@@ -45,9 +45,9 @@ def prices() -> None:
 # %% ../../nbs/api/09_pipeline/14_warming.ipynb #0195e17b
 def hedges() -> None:
     "Episodes of the delta task."
-    batch = batch_of(task := DeltaTask(), walks := random_walks(), 2)
+    batch = batch_of(DeltaTask(), walks := random_walks(), 2)
     batch.reset()
-    batch.step(np.zeros((2, 2)))
+    batch.step(np.zeros((2, *batch.action_space.shape)))
     stage = band_stage(DeltaTask(action=RuleBand()), walks)
     play_stage(stage, lambda seen: np.zeros((len(seen), 2), np.float32))
 
