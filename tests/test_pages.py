@@ -1,6 +1,8 @@
 """The pages of the study: their frame, their boxes, figures, formulas, sources and exercises; and sentences that turn with the result."""
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -65,8 +67,8 @@ def test_a_page_asks_answers_and_ends_with_its_sources(path, pages):
     "Title, strip, question, computed answer; at the end exercises, sources, run and notebook."
     texts = [cell["source"] for cell in pages[path]]
     assert texts[1].startswith('<nav class="strip"') and texts[2].startswith("**Question.**") and "\n\n" not in texts[2]
-    answer = pages[path][3]
-    assert answer["cell_type"] == "code" and "#| lead: true" in answer["source"] and "Markdown(" in answer["source"]
+    answer = pages[path][4]
+    assert texts[3] == '<div class="answer">' and answer["cell_type"] == "code" and "#| lead: true" in answer["source"] and "Markdown(" in answer["source"]
     told = [text for text in texts if not text.startswith(("<small>", "<p class=\"download\">"))]
     assert told[-1].startswith("## References") and texts[-1].startswith('<p class="download">')
     limits, exercises = (next(i for i, t in enumerate(told) if word in t) for word in ("What this does not show", "## Exercises"))
@@ -118,6 +120,28 @@ def test_every_idea_has_its_box(pages):
     shown = "\n".join(cell["source"] for page in pages.values() for cell in page)
     assert [title for title, _ in boxes.values() if f"<summary>{title}</summary>" not in shown] == []
     assert "New here?" not in shown
+
+
+SEARCH = """
+const [fuse, index, ...words] = process.argv.slice(2), Fuse = require(fuse);
+const entries = JSON.parse(require("fs").readFileSync(index)), keys = [["title", 2], ["section", 2], ["text", 1]];
+const engine = new Fuse(entries, {keys: keys.map(([name, weight]) => ({name, weight})), ignoreLocation: true, threshold: .3, minMatchCharLength: 2});
+console.log(JSON.stringify(words.map(word => (engine.search(word, {limit: 1})[0] || {item: {href: ""}}).item.href)));
+"""
+
+
+def test_the_search_finds_the_box_first(site):
+    "The site's own engine, with the settings of its script, on its own index."
+    from btc_hedge_rl.site import found_by
+    node, engine = shutil.which("node"), next((site / "site_libs").rglob("fuse*.js"), None)
+    if not (node and engine): pytest.skip("Node, or the search engine of smalldocs, is not here")
+    script = "\n".join(path.read_text(encoding="utf-8") for path in (site / "site_libs").rglob("smalldocs*.js"))
+    assert 'keys: [{ name: "title", weight: 2 }, { name: "section", weight: 2 }, { name: "text", weight: 1 }]' in script, "smalldocs searches otherwise now"
+    asked = [(name, anchor) for anchor, names in found_by(GLOSSARY).items() for name in names]
+    words = [name for name, _ in asked]
+    found = json.loads(subprocess.run([node, "-e", SEARCH, "x", str(engine), str(site / "search.json"), *words], text=True, capture_output=True, check=True).stdout)
+    assert len(asked) > 20
+    assert [(name, href) for (name, anchor), href in zip(asked, found, strict=True) if href != f"guides/glossary.html#{anchor}"] == []
 
 
 def test_sources_can_be_followed(pages):
@@ -190,7 +214,7 @@ def makers(sign):
 def test_page_4_turns():
     from btc_hedge_rl.backtest import earning_sentence
     won, lost = (earning_sentence(*makers(sign), "symmetric", 14) for sign in (1., -1.))
-    assert won.count("earn in every market") == 2 and "it earns" in won and "no maker earns" not in won
+    assert won.count("**every maker** earns in every market") == 2 and "it earns" in won and "no maker earns" not in won
     assert lost.count("**no maker earns** in any market") == 2 and "it loses" in lost
 
 
@@ -242,8 +266,6 @@ def test_page_8_turns():
 
 def test_page_7_turns_with_its_run(smoke_run, tmp_path):
     "The verdict page itself, executed on a run in which PPO gains on every path, and on one in which it loses."
-    import shutil
-
     from btc_hedge_rl.backtest import METRICS, load_result, save_result
     from btc_hedge_rl.pipeline import execute_notebook
     page, said = RESEARCH[6], {}

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import btc_hedge_rl
 from ..ground import InputError, atomic_path, from_record, read_json, to_record, write_json
-from ..envs import Task, as_task, task_from_dict
-from .policy import Network, ResidualPolicy, network_of, new_policy, one_thread
+from ..envs import Task, answers_of, as_task, task_from_dict
+from .policy import Network, ResidualPolicy, network_of, new_policy, weights_of
 
 # %% ../../nbs/api/07_agents/02_hedger.ipynb #9de1801b
 @dataclass
@@ -36,10 +36,8 @@ def act(
     observation: np.ndarray,  # (n, numbers) float32
 ) -> np.ndarray:
     "Deterministic action for a batch of observations: the mean, or the likeliest choice."
-    with one_thread(), torch.no_grad():
-        hidden = self.policy.mlp_extractor.forward_actor(torch.as_tensor(observation, device=self.policy.device))
-        answer = self.policy.action_net(hidden)
-        return (answer.argmax(1) if hasattr(self.task.action_space, "n") else answer).numpy(force=True)
+    said = answers_of(weights_of(self.policy), observation)
+    return said.argmax(1) if hasattr(self.task.action_space, "n") else said
 
 # %% ../../nbs/api/07_agents/02_hedger.ipynb #45ed86bf
 def training_task(

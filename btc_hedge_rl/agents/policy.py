@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'THRIFTY', 'one_thread', 'Network', 'network_of', 'Extractor', 'ResidualPolicy', 'new_policy',
-           'blind_to_account', 'is_blind']
+           'weights_of', 'blind_to_account', 'is_blind']
 
 # %% ../../nbs/api/07_agents/01_policy.ipynb #380b62d4
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from ..envs import ACCOUNT, DeltaTask, OptionTask, Task
+from ..envs import ACCOUNT, DeltaTask, OptionTask, Task, Weights
 
 # %% ../../nbs/api/07_agents/01_policy.ipynb #6ed0a33a
 @contextmanager
@@ -93,6 +93,15 @@ def new_policy(
 ) -> ResidualPolicy:
     "An untrained policy with the spaces of the task."
     return ResidualPolicy(task.observation_space, task.action_space, lambda _: 0., **asdict(network)).eval()
+
+# %% ../../nbs/api/07_agents/01_policy.ipynb #2b02b2dd
+def weights_of(
+    policy: ResidualPolicy,
+) -> Weights:  # On a processor the policy's own memory: they learn with it
+    "The weights behind a policy's mean action, or behind its logits."
+    first, _, second, _ = policy.mlp_extractor.policy_net
+    layers = (first, second, policy.action_net)
+    return Weights(*(w.detach().numpy(force=True) for layer in layers for w in (layer.weight, layer.bias)))
 
 # %% ../../nbs/api/07_agents/01_policy.ipynb #937162c7
 def blind_to_account(

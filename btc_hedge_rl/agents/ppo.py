@@ -25,10 +25,11 @@ from tqdm import tqdm
 from ..ground import InputError
 from ..simulator import Paths
 from ..envs import (
-    DeltaTask, OptionTask, OwnTakeoverEnv, TakeoverEnv, Task, band_stage, batch_of, for_learning, nearly_proportional,
-    play_stage, rule_tape, run_episodes, sb3_vec_env)
+    DeltaTask, OptionTask, OwnTakeoverEnv, TakeoverEnv, Task, answers_of, band_stage, batch_of, for_learning,
+    nearly_proportional, play_network, rule_tape, run_episodes, sb3_vec_env)
 from .hedger import PolicyHedger, training_task
-from .policy import ResidualPolicy, blind_to_account, is_blind, network_of, new_policy, one_thread
+from .policy import (
+    ResidualPolicy, blind_to_account, is_blind, network_of, new_policy, one_thread, weights_of)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #a552ed65
 @dataclass(frozen=True)
@@ -152,10 +153,10 @@ class MinusRisk:
     "The judge of terminal profits: minus the objective's risk, in the task's unit, played at every decision."
     from_start = True  # The start is a candidate, too
     def __init__(self, task: DeltaTask, paths: Paths):
-        self.task, self.network, self.stage = task, network_of(task), band_stage(task, paths)
+        self.task, self.stage = task, band_stage(task, paths)
 
     def __call__(self, policy: ResidualPolicy) -> float:
-        profit = play_stage(self.stage, PolicyHedger(policy, self.task, self.network).act)
+        profit = play_network(self.stage, weights_of(policy))
         return -float(self.task.objective.risk(profit)) / self.task.per_unit
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #953419df
@@ -188,11 +189,7 @@ def _lend_answers(agent):
     policy = agent.policy
     if not hasattr(agent.env, "answers"): return
     if not is_blind(policy): raise InputError("start looks at its own account: go on with settings of takeover='rule'.")
-    def answers(seen):
-        with torch.no_grad():
-            hidden = policy.mlp_extractor.policy_net(torch.as_tensor(seen, device=policy.device))
-            return policy.action_net(hidden).numpy(force=True)
-    agent.env.answers = answers
+    agent.env.answers = lambda seen: answers_of(weights_of(policy), seen)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #09fbef68
 def train_ppo(

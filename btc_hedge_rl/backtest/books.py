@@ -84,7 +84,7 @@ def teach_book(
     return alive
 
 # %% ../../nbs/api/08_backtest/29_books.ipynb #90feb505
-BOOK_SECONDS = {"play": .01, "action": 3e-5}     # of a path on one core, a decision a bar; and of an action of training
+BOOK_SECONDS = {"play": 3.5e-3, "action": 8e-5}     # of a path on one core, a decision a bar; and of an action of training
 
 def book_jobs(
     contest: ContestMarkets,

@@ -31,13 +31,13 @@ class OtherMarket(NamedTuple):
 
 # %% ../../nbs/api/08_backtest/13_contest.ipynb #aeb9fb05
 def market_of(
-    world: World,  # Anything with `simulate(n_paths, n_steps, seed, first=…)`
+    world: World,  # Anything with `simulate(n_paths, n_steps, seed, first=…, candles=…)`
     n_train: int,  # Training paths
     n_validation: int,  # Validation paths
     seed: int = 0,
 ) -> OtherMarket:
     "A world as a market to train in; calls are quoted at its volatility."
-    def drawn(n, part): return world.simulate(n, 14 * BARS_PER_DAY, seed, first=FIRST_PATH[part])
+    def drawn(n, part): return world.simulate(n, 14 * BARS_PER_DAY, seed, first=FIRST_PATH[part], candles=False)
     train = drawn(n_train, "train")
     return OtherMarket(train, drawn(n_validation, "validation"), train.vol)
 
@@ -82,7 +82,7 @@ def paths(
     "Paths of a market."
     if name not in MARKETS: raise InputError(f"Market {name!r} is unknown: choose one of {', '.join(MARKETS)}.")
     which = n, 14 * BARS_PER_DAY, self.seed, FIRST_PATH[part] + skip
-    if name == "stochastic-vol": return self.other.simulate(*which)
+    if name == "stochastic-vol": return self.other.simulate(*which, candles=False)
     if name == "qed-hawkes" and part == "train" and self.doubted: return self.doubted.simulate(*which)
     drawn = simulate(self.model, *which, candles=False)
     return scattered(drawn, part, self.seed, skip=skip) if name == "unknown_vol" else drawn

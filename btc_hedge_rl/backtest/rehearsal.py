@@ -17,7 +17,7 @@ from ..ground import DT, InputError
 from ..market import (FUNDING_BARS, TradingTerms, accepted, black_scholes, rates_beside, realised_vol,
                                  trading_cost)
 from ..simulator import Paths
-from ..strategies import Band, HedgeState
+from ..strategies import Band, HedgeState, Lowered
 from ..envs import DeltaTask, Episodes, batch_of, run_episodes
 
 # %% ../../nbs/api/08_backtest/16_rehearsal.ipynb #ae21af9e
@@ -29,6 +29,7 @@ class Rehearsal:
     vol: float  # Pricing volatility
     chunk: int = 125  # Paths whose states are made together
     kept: dict = field(default_factory=dict, repr=False)  # First path → its chunk's states and option values
+    seen: dict = field(default_factory=dict, repr=False)  # First path → the last centre, and the states as it saw them
 
 KEEP = 8_000_000     # states of a rehearsal that stay in memory, some 100 bytes each
 
@@ -98,6 +99,16 @@ def walk_band(low, high, course, terms, out):
             fall = max(fall, peak - pnl)
         out[0, i], out[1, i], out[2, i], out[3, i] = pnl, paid, traded, fall
 
+# %% ../../nbs/api/08_backtest/16_rehearsal.ipynb #ec851020
+@patch
+def around(
+    self: Band,
+    seen: HedgeState,  # States as the band's centre sees them
+) -> tuple:  # (low, high) in BTC, one each for every state
+    "Ends of the no-trade band around a centre."
+    half = self.width(seen)
+    return seen.delta - half, seen.delta + half
+
 # %% ../../nbs/api/08_backtest/16_rehearsal.ipynb #4a873626
 @patch
 def edges(
@@ -105,9 +116,7 @@ def edges(
     state: HedgeState,
 ) -> tuple:  # (low, high) in BTC, one each for every state
     "Ends of the no-trade band."
-    seen = self.centre(state)
-    half = self.width(seen)
-    return seen.delta - half, seen.delta + half
+    return self.around(self.centre(state))
 
 # %% ../../nbs/api/08_backtest/16_rehearsal.ipynb #4087d7eb
 def _set(rehearsal, first):
@@ -117,6 +126,18 @@ def _set(rehearsal, first):
     made = course(rehearsal.task, close, rehearsal.vol), market_states(rehearsal, close)
     if len(rehearsal.paths) * made[0].price.shape[1] <= KEEP: rehearsal.kept[first] = made
     return made
+
+# %% ../../nbs/api/08_backtest/16_rehearsal.ipynb #2c898e6c
+def _as_seen(rehearsal, first, centre, state):
+    "The states of a chunk as a centre sees them."
+    if isinstance(centre, Lowered):
+        seen = _as_seen(rehearsal, first, centre.centre, state)
+        return seen._replace(delta=seen.delta - centre.less)
+    known, seen = rehearsal.seen.get(first, (None, None))
+    if known == centre: return seen
+    seen = centre(state)
+    if first in rehearsal.kept: rehearsal.seen[first] = centre, seen
+    return seen
 
 # %% ../../nbs/api/08_backtest/16_rehearsal.ipynb #37823876
 def rehearsed(
@@ -131,7 +152,9 @@ def rehearsed(
     for first in range(0, n, rehearsal.chunk):
         along, state = _set(rehearsal, first)
         size = len(along.price)
-        low, high = (np.ascontiguousarray(x, float).reshape(size, -1) for x in hedger.edges(state))
+        is_band = isinstance(hedger, Band)
+        ends = hedger.around(_as_seen(rehearsal, first, hedger.centre, state)) if is_band else hedger.edges(state)
+        low, high = (np.ascontiguousarray(x, float).reshape(size, -1) for x in ends)
         account = np.empty((4, size))
         walk_band(low, high, along, terms, account)
         out[:, first:first + size] = account

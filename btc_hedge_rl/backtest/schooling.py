@@ -71,7 +71,7 @@ def teach_pathwise(
     agent.save(folder / "pathwise" / "seed_0")
 
 # %% ../../nbs/api/08_backtest/28_schooling.ipynb #342e3aa6
-SECONDS = {"rule": .03, "action": 1.2e-5, "judge": 2e-3, "pass": 2e-4, "fresh": 1e-3}     # a path; an action; paths
+SECONDS = {"rule": .06, "action": 5e-5, "judge": 1e-3, "pass": 4e-4, "fresh": 1e-3}     # a path; an action; paths
 
 def expected_seconds(
     task: DeltaTask,

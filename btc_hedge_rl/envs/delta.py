@@ -9,7 +9,7 @@ __all__ = ['DeltaHedging', 'delta_terms']
 import numpy as np
 from fastcore.basics import patch
 
-from ..ground import DT, InputError, rate_from_half_life
+from ..ground import DT, InputError, rate_from_half_life, read_only
 from ..simulator import Paths
 from ..strategies import HedgeState, beside
 from .actions import BandAction, RatioAction
@@ -31,7 +31,7 @@ class DeltaHedging(HedgingBatch):
         self.kept, self.lanes = np.zeros((len(KEPT), n)), new_lanes()
         self.account = DeltaAccount(*self.kept)
         rates = beside(task.perpetual, paths.close, False).rates
-        self.market = Market(paths.close, self.row, self.t, self.strike, rates)
+        self.market = Market(read_only(paths.close), self.row, self.t, self.strike, rates)
         self.terms = delta_terms(task, self.vol)
 
 # %% ../../nbs/api/06_envs/09_delta.ipynb #94237e0e

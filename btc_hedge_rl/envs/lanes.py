@@ -68,7 +68,7 @@ def _exp_tail(r):
     return 1/720 + r*(1/5040 + r*(1/40320 + r*(1/362880 + r*(1/3628800 + r*(1/39916800 + r/479001600)))))
 
 # %% ../../nbs/api/06_envs/07_lanes.ipynb #c2a2f65d
-@njit(inline="always", **COMPILED)
+@njit(**COMPILED)
 def value_lanes(f):
     "Black–Scholes price and Greeks of the call in each lane, from its spot, strike, tau and vol."
     for i in range(LANES):
@@ -81,7 +81,7 @@ def value_lanes(f):
             f.spot[i], f.strike[i], f.tau[i], f.vol[i], True, f.moneyness[i], f.stdev[i], f.density[i])
 
 # %% ../../nbs/api/06_envs/07_lanes.ipynb #9604df68
-@njit(inline="always", **COMPILED)
+@njit(**COMPILED)
 def width_lanes(f, cost, risk_aversion):
     "Half-width of the reference band, `band_half_width`, in each lane."
     for i in range(LANES):

@@ -35,7 +35,7 @@ GLANCE = _numbers("spot local_vol inventory maker_equity")
 BOOK_ACCOUNT = _numbers("cash pnl peak drawdown paid turnover last_return worth first_spot premium hedge")  # USD, BTC
 PERPETUAL_TERMS = tuple(TradingTerms._fields[:5])     # rate impact ticket calm_vol stress
 BOOK_TERMS = _numbers("cost_of_premium cost_of_spot cost_cap lot room delta_weight delta_band vega_weight vega_band "
-                      "drawdown_weight relative perpetual " + " ".join(PERPETUAL_TERMS))
+                      "drawdown_weight relative vega_room perpetual " + " ".join(PERPETUAL_TERMS))
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #787fe8e5
 def variance_table(
@@ -81,7 +81,7 @@ def smile_lanes(f, params):
         share = theta / (1 + theta)
         power = math.sqrt(share) if gamma == .5 else exp_lane(gamma * log_unit(share))
         x = eta * log_unit(f.strike[i] / f.spot[i]) / (power * (1 + theta))
-        f.vol[i] = math.sqrt(.5 * theta * (1 + rho * x + math.sqrt((x + rho)**2 + 1 - rho**2)) / f.tau[i])
+        f.vol[i] = math.sqrt(.5 * theta * (1 + rho * x + math.sqrt((x + rho) * (x + rho) + 1 - rho * rho)) / f.tau[i])
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #4f52cd24
 @njit(inline="always", **COMPILED)
@@ -94,7 +94,8 @@ def _faded_lanes(f, params):
         put = eta * (1 - rho) * (math.sqrt(low) if gamma == .5 else exp_lane((1 - gamma) * log_unit(low)))
         call = eta * (1 + rho) * (math.sqrt(high) if gamma == .5 else exp_lane((1 - gamma) * log_unit(high)))
         skew, x = (call - put) / (call + put), (call + put) / (2 * theta) * log_unit(f.strike[i] / f.spot[i])
-        f.vol[i] = math.sqrt(.5 * theta * (1 + skew * x + math.sqrt((x + skew)**2 + 1 - skew**2)) / f.tau[i])
+        bend = math.sqrt((x + skew) * (x + skew) + 1 - skew * skew)
+        f.vol[i] = math.sqrt(.5 * theta * (1 + skew * x + bend) / f.tau[i])
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #8611f8d6
 @njit(inline="always", **COMPILED)
@@ -183,13 +184,24 @@ def choice_costs(which, book, out):
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #34a6540b
 @njit(inline="always", **COMPILED)
-def _trade(a, paid, bought, price, held, room):
-    "Book an order: what it costs, also when it is refused, and what is bought if there is room."
+def _trade(a, paid, bought, price, fits):
+    "Book an order: what it costs, also when it is refused, and what is bought if it fits."
     a.paid += paid
     a.cash -= paid
-    if abs(held + bought) > room: return
+    if not fits: return
     a.cash -= bought * price
     a.turnover += abs(bought)
+
+# %% ../../nbs/api/06_envs/10_option_decision.ipynb #ed429089
+@njit(inline="always", **COMPILED)
+def _vega_fits(i, c, bought, book):
+    "Whether episode `i` may buy so much of contract `c` as far as net vega goes."
+    chain, terms, spot = book.chain, book.terms[0], book.now[i].spot
+    if terms.vega_room == math.inf: return True
+    vega = 0.0
+    for k in range(chain.positions.shape[1]): vega += chain.positions[i, k] * chain.vega[i, k]
+    after = abs(vega + bought * chain.vega[i, c])
+    return after * 100 <= terms.vega_room * spot or after <= abs(vega)
 
 # %% ../../nbs/api/06_envs/10_option_decision.ipynb #5eb997a1
 @njit(cache=True)
@@ -203,13 +215,15 @@ def trade_books(choice, book):
         c, side, a, now = (choice[i] - 1) // 2, 1.0 if choice[i] % 2 == 1 else -1.0, book.account[i], book.now[i]
         bought = side * terms.lot
         if c == positions.shape[1]:
-            _trade(a, trading_cost(terms, terms.lot, now.spot, now.local_vol), bought, now.spot, a.hedge, room)
-            if abs(a.hedge + bought) <= room: a.hedge += bought
+            fits = abs(a.hedge + bought) <= room
+            _trade(a, trading_cost(terms, terms.lot, now.spot, now.local_vol), bought, now.spot, fits)
+            if fits: a.hedge += bought
             continue
         tenor, price = tenors[c // per_tenor], prices[i, c]
         buying, selling = lot_costs(terms, spread, price, deltas[i, c], tenor - t[i] % tenor, now.spot)
-        _trade(a, buying if side > 0 else selling, bought, price, positions[i, c], room)
-        if abs(positions[i, c] + bought) <= room:
+        fits = abs(positions[i, c] + bought) <= room and _vega_fits(i, c, bought, book)
+        _trade(a, buying if side > 0 else selling, bought, price, fits)
+        if fits:
             positions[i, c] += bought
             a.premium += bought * price
 

@@ -9,7 +9,7 @@ __all__ = ['OptionHedging', 'check_expiries', 'book_terms']
 import numpy as np
 from fastcore.basics import patch
 
-from ..ground import InputError
+from ..ground import InputError, read_only
 from ..simulator import Paths
 from ..strategies import OptionState, allowed_choices, beside, make_market
 from .episodes import HedgingBatch
@@ -29,7 +29,7 @@ class OptionHedging(HedgingBatch):
         made = make_market(task.maker, paths, task.fills, task.perpetual)
         local_vol = self.option_market.local_vol(paths.close)
         rates = beside(task.perpetual, paths.close, False).rates
-        self.tape = Tape(paths.close, local_vol, made.inventory, made.equity, rates, self.row, self.t)
+        self.tape = Tape(read_only(paths.close), local_vol, made.inventory, made.equity, rates, self.row, self.t)
         self.chain = Chain(np.zeros((n, len(universe.tenors))), *(np.zeros((n, len(universe))) for _ in range(5)))
         account, now, before = np.zeros(n, BOOK_ACCOUNT), np.zeros(n, GLANCE), np.zeros(n, GLANCE)
         params, tenors = self.surface.params, np.array(universe.tenors, np.int64)
@@ -59,7 +59,8 @@ def book_terms(
     r = task.reward
     prices = r.delta_weight, r.delta_band, r.vega_weight, r.vega_band, r.drawdown_weight
     own = task.trade_perpetual, *task.perpetual.terms[:5]
-    return np.array([(*market.cost, task.lot, task.max_lots * task.lot, *prices, task.relative, *own)], BOOK_TERMS)
+    limits = task.relative, np.inf if task.vega_limit is None else task.vega_limit
+    return np.array([(*market.cost, task.lot, task.max_lots * task.lot, *prices, *limits, *own)], BOOK_TERMS)
 
 # %% ../../nbs/api/06_envs/11_options.ipynb #c7eb9e3d
 @patch
@@ -91,7 +92,8 @@ def state(self: OptionHedging) -> OptionState:
     seen = tape.local_vol[now], a.pnl, a.peak - a.pnl, a.last_return, np.log(spot[:, None] / chain.listing)
     task = self.task
     return OptionState(self.t, spot, tape.inventory[now], *book, *seen, task.lot, task.max_lots, self.paths.n_steps,
-                       a.hedge, self.choice_costs if task.trade_perpetual else None, task.trade_perpetual)
+                       a.hedge, self.choice_costs if task.trade_perpetual else None, task.trade_perpetual,
+                       self.book.terms[0]["vega_room"])
 
 # %% ../../nbs/api/06_envs/11_options.ipynb #f0b15007
 @patch
@@ -125,5 +127,5 @@ def premium(self: OptionHedging) -> np.ndarray:  # (n,)
 # %% ../../nbs/api/06_envs/11_options.ipynb #ec0d10d8
 @patch
 def action_masks(self: OptionHedging) -> np.ndarray:  # (n, 25 or 27)
-    "Choices that respect the position limit."
+    "Choices that respect the limits."
     return allowed_choices(self.state)

@@ -108,6 +108,7 @@ class OptionTask(Task):
     trade_perpetual: bool = False  # Whether the perpetual may be traded beside the options
     lot: float = 2.0  # BTC a trade
     max_lots: int = 10  # Limit per contract
+    vega_limit: float | None = None  # Of the book, bp of spot per volatility point; None for none
     decision_bars: int = 12  # Bars between decisions
     reward: BookReward = BookReward()  # What a step is worth to a learner
     relative: bool = False  # Rewards less what net delta earns from the move of the market
@@ -123,6 +124,8 @@ class OptionTask(Task):
         if not (self.lot > 0 and self.max_lots >= 1):
             raise InputError(f"lot is {self.lot!r} and max_lots {self.max_lots!r}: "
                              "a trade is positive, and the limit at least one lot.")
+        if self.vega_limit is not None and not self.vega_limit >= 0:
+            raise InputError(f"vega_limit is {self.vega_limit!r}: it must not be negative; None is no limit.")
 
 # %% ../../nbs/api/06_envs/05_tasks.ipynb #0af4225c
 @patch(as_prop=True)

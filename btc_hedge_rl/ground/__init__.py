@@ -20,7 +20,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "records": ["to_record", "fits", "from_record"],
     "identity": ["package_hash", "versions", "processor", "identity", "told_apart"],
     "memory": ["free_memory", "check_memory", "check_whole"],
-    "caches": ["can_write", "private_folder", "missing_folders", "find_caches", "one_blas_thread"],
+    "caches": ["can_write", "private_folder", "missing_folders", "find_caches", "one_blas_thread",
+        "read_only"],
     "cores": ["Job", "cores", "longest_first", "arguments_of", "ONE_THREAD", "workers_environment", "begin_worker",
         "LIBRARIES", "worker_context", "finished", "do_jobs"],
 })

@@ -21,7 +21,8 @@ STRATEGY_COLOURS = {
     "constant_band": "#E69F00", "best_rule": "#000000", "distilled": "#661100", "trailing_band": "#44AA99",
     "ppo": "#D55E00", "pathwise": "#332288", "ppo_start": "#CC79A7",
     "tuned_band": "#DDAA33", "every_k_bars": "#882255", "zakamouline": "#117733", "jump_band": "#999933",
-    "rule_puts": "#56B4E9", "rule_delta": "#009E73", "rule_weekly": "#44AA99",
+    "rule_puts": "#56B4E9", "rule_delta": "#009E73", "rule_weekly": "#44AA99", "rule_long": "#44AA99",
+    "rule_delta_vega": "#882255",
     "perpetual": "#E69F00",
     "symmetric": "#7A7A7A", "inventory_skew": "#0072B2", "avellaneda_stoikov": "#009E73", "glft": "#E69F00",
 }
@@ -35,7 +36,8 @@ STRATEGY_NAMES = {
     "zakamouline": "Zakamouline band", "jump_band": "Variance-optimal band",
     "ppo": "PPO", "pathwise": "Pathwise network", "ppo_start": "PPO before training",
     "rule_puts": "Buy 1-day ATM options", "rule_delta": "Greedy delta rule",
-    "rule_weekly": "Greedy rule, weekly options", "perpetual": "Band of the perpetual",
+    "rule_weekly": "Greedy rule, weekly options", "rule_long": "Greedy rule, longest options",
+    "rule_delta_vega": "Greedy rule, delta and vega", "perpetual": "Band of the perpetual",
     "symmetric": "Symmetric", "inventory_skew": "Inventory skew", "avellaneda_stoikov": "Avellaneda–Stoikov",
     "glft": "GLFT",
 }

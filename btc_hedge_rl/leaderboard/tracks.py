@@ -114,7 +114,8 @@ def paths(
     "Paths of the track, or of its market under another seed."
     if self.history and seed is None: return windows_of(self.history)[:n]
     n, seed, first = n or self.n_paths, self.seed if seed is None else seed, FIRST_PATH["score"]
-    drawn = world_of(self.world).simulate(n, 14 * BARS_PER_DAY, seed, first=first)
+    candles = not isinstance(self.task, DeltaTask)             # who hedges one call reads closes only
+    drawn = world_of(self.world).simulate(n, 14 * BARS_PER_DAY, seed, first=first, candles=candles)
     return scattered(drawn, "score", seed, self.span) if self.span else drawn
 
 # %% ../../nbs/api/10_leaderboard/01_tracks.ipynb #4c2d6629

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from numba import njit
-from scipy import optimize
+import scipy      # its parts are loaded when they are used
 
 from ..ground import BP, DT, InputError, uniform
 from ..data import follows
@@ -225,6 +225,6 @@ def fit_fill_intensity(
     if not 0 < beyond < 1:
         raise InputError(f"All reaches lie on one side of within = {within:g}; choose one that some bars exceed.")
     loss = lambda p: reach_loss(p[0], p[1], seen, reach.size, beyond, within)
-    best = optimize.minimize(loss, [1., np.log(1 / within)], method="Nelder-Mead",
-                             options=dict(xatol=1e-9, fatol=1e-13, maxiter=4000))
+    best = scipy.optimize.minimize(loss, [1., np.log(1 / within)], method="Nelder-Mead",
+                                   options=dict(xatol=1e-9, fatol=1e-13, maxiter=4000))
     return PoissonFills(A=float(np.exp(best.x[0]) / DT), k=float(np.exp(best.x[1])), n_quotes=reach.size)

@@ -14,7 +14,7 @@ import pandas as pd
 from fastcore.basics import patch
 from numba import njit
 
-from ..ground import BARS_PER_DAY, BP, InputError, normal, normals, stream
+from ..ground import BARS_PER_DAY, BP, InputError, normal, normals, read_only, stream
 from .described import is_number, known_fields
 from .perpetual import Perpetual
 
@@ -92,7 +92,7 @@ def rates_beside(
     n, bars = close.shape
     out = np.full((n, (bars - 1) // FUNDING_BARS), float(perpetual.funding_rate))
     if perpetual.funding_innovation and out.size:
-        names = np.ascontiguousarray(close[:, 1]).view(np.int64)
+        names = read_only(np.ascontiguousarray(close[:, 1])).view(np.int64)
         _rates_of(names, perpetual.funding_rate, perpetual.funding_persistence, perpetual.funding_innovation, out)
     return out
 

@@ -15,7 +15,7 @@ from numba import njit, prange
 from numpy.polynomial import chebyshev
 from scipy import special
 
-from ..ground import InputError
+from ..ground import InputError, read_only
 
 # %% ../../nbs/api/04_market/01_pricing.ipynb #e7b435eb
 def _mills_coefficients(
@@ -135,11 +135,11 @@ def call_flags(kind) -> np.ndarray:
 # %% ../../nbs/api/04_market/01_pricing.ipynb #7c14cc70
 def flat_broadcast(
     *arrays,  # Numbers or arrays that broadcast
-) -> tuple:  # list of flat contiguous float64 (or bool) arrays, and the shape they came from
+) -> tuple:  # list of flat contiguous float64 (or bool) arrays to be read, and the shape they came from
     "Arguments of one shape, as compiled loops want them."
     shape = np.broadcast_shapes(*(np.shape(a) for a in arrays))
     typed = (np.asarray(a, bool if np.asarray(a).dtype == bool else float) for a in arrays)
-    return [np.ascontiguousarray(np.broadcast_to(a, shape)).reshape(-1) for a in typed], shape
+    return [read_only(np.ascontiguousarray(np.broadcast_to(a, shape)).reshape(-1)) for a in typed], shape
 
 # %% ../../nbs/api/04_market/01_pricing.ipynb #19399859
 class Valuation(NamedTuple):

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from ..ground import BARS_PER_YEAR, DT, InputError, rate_from_half_life
+from ..ground import BARS_PER_YEAR, DT, InputError, rate_from_half_life, read_only
 
 # %% ../../nbs/api/04_market/03_volatility.ipynb #24987956
 @njit(cache=True, parallel=True)
@@ -42,5 +42,5 @@ def realised_vol(
     rows = np.ascontiguousarray(np.atleast_2d(array))
     out = np.empty_like(rows)
     start = np.ascontiguousarray(np.broadcast_to(np.asarray(initial, float), rows.shape[:1]))
-    _ewma_vol(rows, math.exp(-rate_from_half_life(half_life) * DT), start, out)
+    _ewma_vol(read_only(rows), math.exp(-rate_from_half_life(half_life) * DT), read_only(start), out)
     return out.reshape(array.shape)

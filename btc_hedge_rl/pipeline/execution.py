@@ -12,6 +12,7 @@ import math
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import btc_hedge_rl
-from ..ground import InputError
+from ..ground import LIBRARIES, InputError
 
 # %% ../../nbs/api/09_pipeline/03_execution.ipynb #446f9d96
 _KERNEL = """
@@ -42,16 +43,111 @@ def _kernel_spec():
     about = {"language": "python", "display_name": "Python 3", "metadata": {"supported_encryption": "curve"}}
     return KernelSpec(argv=words, env=env, **about)
 
-# %% ../../nbs/api/09_pipeline/03_execution.ipynb #c9ade2ad
+# %% ../../nbs/api/09_pipeline/03_execution.ipynb #4ade6e73
+_NURSERY = """
+import ctypes, gc, importlib, json, os, signal, sys
+for name in json.loads(sys.argv[1]):
+    try: importlib.import_module(name)
+    except ImportError: pass
+gc.collect(); gc.freeze()
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+nursery = os.getpid()
+for line in sys.stdin:
+    if pid := os.fork():
+        os.setpgid(pid, pid)
+        print(pid, flush=True)
+        continue
+    asked = json.loads(line)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != nursery: os._exit(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    os.chdir(asked["cwd"])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    from ipykernel import kernelapp
+    kernelapp.launch_new_instance(argv=["-f", asked["file"], "--log-level=CRITICAL"])
+    sys.exit()
+"""
+
+# %% ../../nbs/api/09_pipeline/03_execution.ipynb #3a480007
+class _Nursery:
+    "A process that has loaded libraries; kernels are copies of it."
+    def __init__(self, libraries: list[str], env: dict):
+        words, pipe = [sys.executable, "-c", _NURSERY, json.dumps(libraries)], subprocess.PIPE
+        self.libraries, self.env = set(libraries), dict(env)
+        self.process = subprocess.Popen(words, env=env, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
+
+    def fits(self, libraries: list[str], env: dict) -> bool: return set(libraries) <= self.libraries and env == self.env
+
+    def copy(self, file: str, cwd: str) -> int:
+        "Process number of a new kernel."
+        print(json.dumps({"file": file, "env": self.env, "cwd": cwd}), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+    def close(self) -> None:
+        "End it, and all of its kernels."
+        for pipe in (self.process.stdin, self.process.stdout): pipe.close()
+        self.process.wait()
+
+# %% ../../nbs/api/09_pipeline/03_execution.ipynb #59c782a8
+class _Copy:
+    "A kernel from the nursery, with the questions that are asked of a process."
+    stdin = stdout = stderr = None
+    def __init__(self, pid: int): self.pid = pid
+    def send_signal(self, number: int) -> None: os.kill(self.pid, number)
+    def kill(self) -> None: self.send_signal(signal.SIGKILL)
+    def terminate(self) -> None: self.send_signal(signal.SIGTERM)
+
+    def poll(self) -> int | None:
+        try: self.send_signal(0)
+        except ProcessLookupError: return 1
+
+    def wait(self) -> int:
+        while self.poll() is None: time.sleep(.02)
+        return 1
+
+# %% ../../nbs/api/09_pipeline/03_execution.ipynb #bbeb394b
+_NURSERIES, _ALONE = [], threading.Lock()
+
+def _copied(libraries: list[str], file: str, env: dict, cwd: str) -> int:
+    "Process number of a new kernel that has these libraries; 0 if it has to be started otherwise."
+    if sys.platform != "linux": return 0
+    with _ALONE:
+        if not any(nursery.fits(libraries, env) for nursery in _NURSERIES):
+            _NURSERIES.append(_Nursery(libraries, env))
+        nursery = next(nursery for nursery in _NURSERIES if nursery.fits(libraries, env))
+        try: return nursery.copy(file, cwd)
+        except (OSError, ValueError): _NURSERIES.remove(nursery)
+        return 0
+
+# %% ../../nbs/api/09_pipeline/03_execution.ipynb #82f7a767
+def _provisioner(libraries: list[str]):
+    "A kernel as a copy, or like any other."
+    from jupyter_client.provisioning import LocalProvisioner
+    class Provisioner(LocalProvisioner):
+        async def launch_kernel(self, cmd, **options):
+            cwd = str(options.get("cwd") or os.getcwd())
+            pid = _copied(libraries, cmd[cmd.index("-f") + 1], options["env"], cwd)
+            if not pid: return await super().launch_kernel(cmd, **options)
+            self.process, self.pid, self.pgid, self.cwd = _Copy(pid), pid, pid, cwd
+            return self.connection_info
+    return Provisioner
+
+# %% ../../nbs/api/09_pipeline/03_execution.ipynb #c228653c
 def _kernel_class(
     started: list,  # Receives the managers that are made
+    libraries: tuple = (),  # That the kernel will want
 ):  # Class for nbclient
     "A kernel manager whose kernels are this Python, with this package, and die with this process."
     from jupyter_client.manager import AsyncKernelManager
+    loaded = ["ipykernel.kernelapp", "matplotlib_inline.backend_inline", *libraries]
     class Kernel(AsyncKernelManager):
         kernel_spec = _kernel_spec()
         def __init__(self, **options):
             super().__init__(**options)
+            self.provisioner = _provisioner(loaded)(kernel_id="", kernel_spec=self.kernel_spec, parent=self)
             started.append(self)
     return Kernel
 
@@ -135,10 +231,11 @@ def execute_notebook(
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     managers, seen, name = _RUNNING.setdefault(threading.get_ident(), []), [0], notebook.stem
+    libraries = LIBRARIES if "btc_hedge_rl" in notebook.read_text(encoding="utf-8") else ()
     def track(cell, cell_index): on_cell(); seen.append(cell_index)
     with ThreadPoolExecutor(1) as pool:
         deadline = time.monotonic() + timeout
-        job = pool.submit(_papermill, notebook, output, parameters, deadline, _kernel_class(managers), track)
+        job = pool.submit(_papermill, notebook, output, parameters, deadline, _kernel_class(managers, libraries), track)
         try: job.result()
         except PapermillExecutionError as error:
             line, details = _cell_error(error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from scipy.optimize import minimize
+import scipy      # its parts are loaded when they are used
 
 from ..ground import DT, normals
 
@@ -111,8 +111,8 @@ def fit_qed(
     centre = np.log(np.exp(y).mean())
     rest = _drift_sums(y, dy, sigma, dt), centre, float(prior)
     value, gradient, hessian = (lambda q, k=k: _qed_objective(q, *rest)[k] for k in range(3))
-    best = minimize(value, [centre, np.log(PRIOR_SPEED), 0.], jac=gradient, hess=hessian, method="trust-exact",
-                    options=dict(max_trust_radius=2., gtol=1e-8)).x
+    best = scipy.optimize.minimize(value, [centre, np.log(PRIOR_SPEED), 0.], jac=gradient, hess=hessian,
+                                   method="trust-exact", options=dict(max_trust_radius=2., gtol=1e-8)).x
     return _fitted_qed(best, hessian(best), sigma, len(dy), -_qed_objective(best, rest[0], centre, 0.)[0])
 
 # %% ../../nbs/api/02_simulator/01_drift.ipynb #24833d67
@@ -129,7 +129,7 @@ def profile_speed(
     keep = np.ix_([0, 2], [0, 2])                    # the speed stays
     def best(speed, share):
         def objective(q): return _qed_objective(np.array([q[0], np.log(speed), q[1]]), sums, centre, 0.)
-        return minimize(lambda q: objective(q)[0], [centre, share], jac=lambda q: objective(q)[1][[0, 2]],
-                        hess=lambda q: objective(q)[2][keep], method="trust-exact",
-                        options=dict(max_trust_radius=2.)).fun
+        slopes = dict(jac=lambda q: objective(q)[1][[0, 2]], hess=lambda q: objective(q)[2][keep])
+        return scipy.optimize.minimize(lambda q: objective(q)[0], [centre, share], **slopes, method="trust-exact",
+                                       options=dict(max_trust_radius=2.)).fun
     return -np.array([min(best(speed, share) for share in (-3., 3.)) for speed in speeds])

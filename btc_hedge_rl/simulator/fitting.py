@@ -7,8 +7,7 @@ __all__ = ['fit_hawkes']
 
 # %% ../../nbs/api/02_simulator/07_fitting.ipynb #110c9362
 import numpy as np
-from scipy.optimize import minimize
-from scipy.stats import chi2
+import scipy      # its parts are loaded when they are used
 
 from ..ground import DAYS_PER_YEAR, InputError
 from .binned import binned_loglik
@@ -33,7 +32,8 @@ def _climb(likelihood, free, start):
         slope = (grad * p)[free]
         if not (np.isfinite(ll) and np.isfinite(slope).all()): return _WALL, np.zeros(len(q))
         return -ll, -slope
-    return minimize(negative, start, jac=True, method="L-BFGS-B", bounds=[(s - 12, s + 6) for s in start])
+    bounds = [(s - 12, s + 6) for s in start]
+    return scipy.optimize.minimize(negative, start, jac=True, method="L-BFGS-B", bounds=bounds)
 
 # %% ../../nbs/api/02_simulator/07_fitting.ipynb #c45a6a01
 def _at_top(
@@ -112,7 +112,8 @@ def fit_hawkes(
         raise InputError(f"{len(times)} jumps are too few to fit a Hawkes process: {remedy}.")
     choices = (False, True) if cross == "auto" else (bool(cross),)
     fits = {c: _fit_hawkes_once(times, kinds, horizon, c, half_lives, grid) for c in choices}
-    chosen = (2 * (fits[True][1] - fits[False][1]) > chi2.ppf(.95, 2)) if cross == "auto" else bool(cross)
+    # χ² with two degrees of freedom exceeds x with probability exp(-x/2)
+    chosen = 2 * (fits[True][1] - fits[False][1]) > -2 * np.log(.05) if cross == "auto" else bool(cross)
     p, ll, free = fits[chosen]
     if not np.isfinite(ll):
         remedy = "use more bars, another jump rule or a larger jump multiple"

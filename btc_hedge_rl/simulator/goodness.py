@@ -8,7 +8,7 @@ __all__ = ['jumps_on_bars', 'fit_on_bars', 'time_rescaling', 'goodness_of_fit']
 # %% ../../nbs/api/02_simulator/08_goodness.ipynb #912e8ab7
 import numpy as np
 from numba import njit
-from scipy.stats import kstest
+import scipy      # its parts are loaded when they are used
 
 from ..ground import DT, InputError
 from .binned import excitation_after_bar
@@ -87,7 +87,7 @@ def goodness_of_fit(
     "Kolmogorov–Smirnov test of the time-rescaling residuals that knows the parameters were fitted."
     cross, horizon = bool(hawkes.alpha[0, 1] > 0 or hawkes.alpha[1, 0] > 0), jumps.n_bars * DT
     def distance(hawkes, jumps, seed):
-        return float(kstest(time_rescaling(hawkes, jumps, seed, binned), "uniform").statistic)
+        return float(scipy.stats.kstest(time_rescaling(hawkes, jumps, seed, binned), "uniform").statistic)
     def replicate(i):
         events = hawkes_events(hawkes.mu, hawkes.alpha, hawkes.beta, horizon, seed, i)
         again = jumps_on_bars(*events, horizon)

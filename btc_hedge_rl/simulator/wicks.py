@@ -7,7 +7,7 @@ __all__ = ['mean_wick', 'wick_over_body', 'bridge_variance']
 
 # %% ../../nbs/api/02_simulator/10_wicks.ipynb #5de48de8
 import numpy as np
-from scipy.optimize import brentq
+import scipy      # its parts are loaded when they are used
 
 from ..ground import BP
 
@@ -32,4 +32,4 @@ def bridge_variance(
     reach: float,  # Mean wick of one side over mean body
 ) -> float:  # Variance of the bridge within a bar over that of the bar
     "The bridge whose wicks are as long; a reach beyond .01 to 1.5 of a body is cut there."
-    return brentq(lambda w: wick_over_body(w) - np.clip(reach, .01, 1.5), 0, 20)
+    return scipy.optimize.brentq(lambda w: wick_over_body(w) - np.clip(reach, .01, 1.5), 0, 20)

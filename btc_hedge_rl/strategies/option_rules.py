@@ -37,6 +37,7 @@ class OptionState(NamedTuple):
     hedge: np.ndarray = 0.  # The hedger's position in the perpetual, BTC
     cost: np.ndarray | None = None  # (n, choices) USD that each choice costs; known where the perpetual is traded
     perpetual: bool = False  # Whether the perpetual may be traded, too
+    vega_limit: float = np.inf  # Largest net vega, bp of spot per volatility point
 
     @property
     def net_delta(self): return self.inventory + self.hedge + (self.positions * self.delta).sum(1)
@@ -76,11 +77,13 @@ def delta_after(
 def allowed_choices(
     state: OptionState,
 ) -> np.ndarray:  # (n, 25 or 27) booleans
-    "Choices that respect the position limit."
+    "Choices that respect the limits of position and vega; what makes net vega smaller is always allowed."
     room, held = state.max_lots * state.lot + 1e-9, of_all(state, state.positions, state.hedge)
     mask = np.ones((len(state.spot), state.n_choices), bool)
     mask[:, 1::2], mask[:, 2::2] = held + state.lot <= room, held - state.lot >= -room
-    return mask
+    if np.isinf(state.vega_limit): return mask
+    size = np.abs(after_choices(state, state.net_vega, of_all(state, state.vega, 0.))) * 100 / state.spot[:, None]
+    return mask & ((size <= state.vega_limit) | (size <= size[:, :1]))
 
 # %% ../../nbs/api/05_strategies/20_option_rules.ipynb #dcfba215
 @dataclass(frozen=True)

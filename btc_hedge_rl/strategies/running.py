@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numba import njit, prange
 
-from ..ground import InputError, check_memory, check_whole, stream
+from ..ground import InputError, check_memory, check_whole, read_only, stream
 from ..market import (FUNDING_BARS, CandleFills, FillModel, FillRule, Perpetual, Trades, TradingTerms, as_fills,
                                  rates_beside, realised_vol, trades_in_bar, trading_cost)
 from .makers import Quoter
@@ -34,7 +34,7 @@ def ohlc(
 ) -> Candles:  # C-contiguous (n_paths, n_steps + 1) float64
     "The four price arrays, checked."
     as_rows = lambda name: np.ascontiguousarray(np.atleast_2d(np.asarray(getattr(paths, name), dtype=float)))
-    candles = Candles(*map(as_rows, Candles._fields))
+    candles = Candles(*(read_only(as_rows(name)) for name in Candles._fields))
     shape = candles.close.shape
     if any(a.shape != shape for a in candles) or shape[1] < 2:
         raise InputError(f"paths: open, high, low, close have shapes {[a.shape for a in candles]}; "

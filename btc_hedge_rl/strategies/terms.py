@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
+import scipy      # its parts are loaded when they are used
 
 from ..ground import BAR, BP, DT, InputError
 from ..market import PoissonFills
@@ -44,7 +44,7 @@ def first_crossing(
     grid = np.log(np.geomspace(low, high, 300))
     gap = np.array([miss(x) for x in grid])
     cross = np.flatnonzero(gap[:-1] * gap[1:] <= 0)
-    return brentq(miss, grid[cross[0]], grid[cross[0] + 1], xtol=1e-14) if len(cross) else None
+    return scipy.optimize.brentq(miss, grid[cross[0]], grid[cross[0] + 1], xtol=1e-14) if len(cross) else None
 
 # %% ../../nbs/api/05_strategies/03_terms.ipynb #4ab1c5d0
 def with_terms(

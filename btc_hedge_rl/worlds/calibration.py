@@ -8,9 +8,7 @@ __all__ = ['calibrate_stochastic_vol']
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #4b7df4f8
 import numpy as np
 import pandas as pd
-from scipy.optimize import least_squares
-from scipy.signal import lfilter
-from scipy.stats import chi2
+import scipy      # its parts are loaded when they are used
 
 from ..ground import BARS_PER_DAY, BARS_PER_YEAR, DT, InputError
 from ..data import acf, follows
@@ -55,15 +53,15 @@ def _aftershocks(r, main, hours=24):
     later = np.where(main, np.nan, r**2)[at[:, None] + k] - np.mean(r[~main]**2)
     total = np.nancumsum(np.nanmean(later, 0)) * len(at) / np.sum(r[at]**2)
     def model(q): return sum(np.exp(a) * -np.expm1(-k * np.exp(rate)) for a, rate in ((q[0], q[2]), (q[1], q[3])))
-    fit = least_squares(lambda q: (model(q) - total) / np.sqrt(k), np.log([.3, .3, .5, .02]),
-                        bounds=(np.log([3e-4, 3e-4, .1, 1 / 144]), np.log([3, 3, 3, .1]))).x
+    fit = scipy.optimize.least_squares(lambda q: (model(q) - total) / np.sqrt(k), np.log([.3, .3, .5, .02]),
+                                       bounds=(np.log([3e-4, 3e-4, .1, 1 / 144]), np.log([3, 3, 3, .1]))).x
     kept = np.exp(-np.exp(fit[2:]))
     return np.exp(fit[:2]) * (1 - kept), kept
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #015c6584
 def _without_aftershocks(calm, r, main, week, echo, kept):
     "Deseasonalised returns as they would be without the variance of aftershocks."
-    extra = sum(lfilter([0, a], [1, -k], np.where(main, r**2, 0)) for a, k in zip(echo, kept))
+    extra = sum(scipy.signal.lfilter([0, a], [1, -k], np.where(main, r**2, 0)) for a, k in zip(echo, kept))
     return calm / np.sqrt(1 + extra / (1.4826 * np.median(np.abs(calm)) * week)**2)
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #1a784f78
@@ -79,7 +77,7 @@ def _factors(log_size, longest):
     target = _autocovariance(log_size, lags)
     def model(q): return np.exp(2 * q[0] - lags * np.exp(q[2])) + np.exp(2 * q[1] - lags * np.exp(q[3]))
     start, bounds = np.log([.4, .4, 1 / 1000, 1 / 20]), ([-5, -5, -10, -5], [1, 1, -5, 0])
-    fit = least_squares(lambda q: model(q) - target, start, bounds=bounds).x
+    fit = scipy.optimize.least_squares(lambda q: model(q) - target, start, bounds=bounds).x
     return np.exp(fit[:2]), np.exp(-np.exp(fit[2:]))
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #90b5149c
@@ -106,10 +104,11 @@ def _overshoot(z, n_lags=72):
     "Passing share of a move and what is left of it after a bar; zero where it is not significant."
     lags, rho = np.arange(1, n_lags + 1), acf(z, n_lags)[1:]
     def miss(q): return (_quoted_acf(*q, lags) - rho) * np.sqrt(len(z))
-    fits = [least_squares(miss, [.05, fade], bounds=([0, 0], [1, .97])) for fade in (.2, .8)]
+    fits = [scipy.optimize.least_squares(miss, [.05, fade], bounds=([0, 0], [1, .97])) for fade in (.2, .8)]
     best = min(fits, key=lambda fit: fit.cost)
     gain = len(z) * (rho**2).sum() - 2 * best.cost
-    return tuple(map(float, best.x)) if gain > chi2.ppf(.95, 2) else (0., 0.)
+    # χ² with two degrees of freedom exceeds x with probability exp(-x/2)
+    return tuple(map(float, best.x)) if gain > -2 * np.log(.05) else (0., 0.)
 
 # %% ../../nbs/api/03_worlds/03_calibration.ipynb #17c83111
 def _bridge_variance(bars, jump, r):

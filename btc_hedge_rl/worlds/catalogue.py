@@ -27,9 +27,9 @@ class QedHawkes(World):
     def to_json(self, path): return self.model.to_json(path)
     @classmethod
     def from_json(cls, path): return cls(MarketModel.from_json(path))
-    def simulate(self, n_paths=500, n_steps=14 * BARS_PER_DAY, seed=0, first=0, spot=None) -> Paths:
+    def simulate(self, n_paths=500, n_steps=14 * BARS_PER_DAY, seed=0, first=0, spot=None, candles=True) -> Paths:
         "Simulate candles without drift, so that this world is a martingale like the others."
-        return simulate(self.model, n_paths, n_steps, seed, first, drift=False, spot=spot)
+        return simulate(self.model, n_paths, n_steps, seed, first, candles, drift=False, spot=spot)
 
 # %% ../../nbs/api/03_worlds/05_catalogue.ipynb #83c805bb
 def _volatility_shock(bars):

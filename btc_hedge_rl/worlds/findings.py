@@ -68,7 +68,8 @@ def model_answer(
     seen = "can be told" if gain > 1.92 else "**cannot be told**"
     return (f"Of the calibrated worlds **{best}** resembles these bars most: it holds {told(best)} of their facts; "
             f"{rest}. In qed-hawkes a jump causes {hawkes.branching_ratio:.2f} further ones directly, a timing that "
-            f"the test {stands} (p = {p_value:.2f}), and its drift {seen} from none (log-likelihood {gain:+.2f}, 1.92 needed).")
+            f"the test {stands} (p = {p_value:.2f}), and its drift {seen} from none (log-likelihood {gain:+.2f}, "
+            "1.92 needed).")
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #34fd9764
 def stochastic_vol_table(
@@ -90,7 +91,7 @@ def passing_gap(
     n_paths: int = 50,
 ) -> np.ndarray:  # (n_paths, n_steps) bp
     "Distance of the quoted from the efficient price."
-    quoted, efficient = (np.log(v.simulate(n_paths, 14 * BARS_PER_DAY, seed).close[:, 1:])
+    quoted, efficient = (np.log(v.simulate(n_paths, 14 * BARS_PER_DAY, seed, candles=False).close[:, 1:])
                          for v in (w, replace(w, overshoot=0.)))
     return np.abs(quoted - efficient) / BP
 

@@ -20,9 +20,11 @@ from ..simulator import Paths
 class World:
     "What all worlds share: JSON in and out, and the label of their paths."
     def paths_of(self, arrays, seed, first, vol) -> Paths:
-        "Simulated arrays (open, high, low, close) as paths that say where they come from."
-        last = first + len(arrays[3]) - 1
-        return Paths(*arrays, f"{type(self).__name__}, seed {seed}, paths {first} to {last}", vol)
+        "Arrays of `empty_paths`, filled, as labelled paths; without candles all four are the close."
+        close = arrays[3]
+        prices = (x if len(x) else close for x in arrays)
+        source = f"{type(self).__name__}, seed {seed}, paths {first} to {first + len(close) - 1}"
+        return Paths(*prices, source, vol)
 
 # %% ../../nbs/api/03_worlds/01_shared.ipynb #fb9e68ba
 @patch
@@ -44,11 +46,13 @@ def from_json(cls: World, path) -> World:
 def empty_paths(
     n_paths: int,
     n_steps: int,  # Bars a path
-) -> tuple:  # Four arrays (n_paths, n_steps + 1)
+    candles: bool = True,  # Also open, high and low
+) -> tuple:  # Four arrays (n_paths, n_steps + 1); without candles the first three hold nothing
     "Room for open, high, low and close."
     for name, value in (("n_paths", n_paths), ("n_steps", n_steps)):
         if value < 1: raise InputError(f"{name} is {value}: it must be at least 1.")
-    return tuple(np.empty((n_paths, n_steps + 1)) for _ in range(4))
+    sizes = [(n_paths, n_steps + 1) if candles else (0, 0)] * 3 + [(n_paths, n_steps + 1)]
+    return tuple(map(np.empty, sizes))
 
 # %% ../../nbs/api/03_worlds/01_shared.ipynb #6755b60c
 def as_bars(

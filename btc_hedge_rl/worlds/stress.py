@@ -15,8 +15,9 @@ from numba import njit, prange
 
 from ..ground import BARS_PER_DAY, BARS_PER_YEAR, DT, InputError, mix, normal, stream, uniform
 from ..data import follows
-from ..simulator import Paths, bridge_range
+from ..simulator import Paths
 from .shared import World, empty_paths
+from .stochastic_vol import draw_candle
 
 # %% ../../nbs/api/03_worlds/04_stress.ipynb #f1e7bd0f
 @dataclass(frozen=True)
@@ -40,29 +41,27 @@ def _shock_paths(seed, first, spot, vol, reversion, vol_of_vol, correlation, mul
         candle_state, vol_state = mix(state + np.uint64(2)), mix(state + np.uint64(3))
         vol_state, u = uniform(vol_state)
         when, variance, price = 1 + int(u * (c.shape[1] - 1)), vol * vol, spot
-        o[i, 0] = h[i, 0] = l[i, 0] = c[i, 0] = spot
+        c[i, 0] = spot
+        if len(o): o[i, 0] = h[i, 0] = l[i, 0] = spot
         for t in range(1, c.shape[1]):
             if t == when: variance *= multiple
             v = max(variance, 0.) * DT
             state, z = normal(state)
             vol_state, e = normal(vol_state)
-            candle_state, a = uniform(candle_state)
-            candle_state, b = uniform(candle_state)
             step = np.sqrt(v) * z - .5 * v
-            high, low = bridge_range(0., step, v, a, b)
             now, price = price, price * np.exp(step)
-            o[i, t], c[i, t] = now, price
-            h[i, t], l[i, t] = max(now * np.exp(high), now, price), min(now * np.exp(low), now, price)
+            c[i, t] = price
+            if len(o): candle_state = draw_candle(candle_state, now, price, step, v, o, h, l, i, t)
             variance += reversion * (vol * vol * DT - v) + vol_of_vol * np.sqrt(v) * (correlation * z + rest * e)
 
 # %% ../../nbs/api/03_worlds/04_stress.ipynb #9af7b02e
 @patch
 def simulate(
     self: VolatilityShock, n_paths: int = 500, n_steps: int = 14 * BARS_PER_DAY, seed: int = 0, first: int = 0,
-    spot: float | None = None,
+    spot: float | None = None, candles: bool = True,
 ) -> Paths:
     "Simulate candles, as `StochasticVolModel.simulate`."
-    arrays = empty_paths(n_paths, n_steps)
+    arrays = empty_paths(n_paths, n_steps, candles)
     numbers = self.vol, self.reversion, self.vol_of_vol, self.correlation, self.multiple
     _shock_paths(seed, first, float(spot or self.spot), *numbers, *arrays)
     return self.paths_of(arrays, seed, first, self.vol)
@@ -111,10 +110,10 @@ def _draw_days(seed, first, n_paths, n_days, n_choices):
 @patch
 def simulate(
     self: CrashReplay, n_paths: int = 500, n_steps: int = 14 * BARS_PER_DAY, seed: int = 0, first: int = 0,
-    spot: float | None = None,
+    spot: float | None = None, candles: bool = True,
 ) -> Paths:
     "Simulate candles, as `StochasticVolModel.simulate`; the crash falls on a whole day of the path where there is one."
-    arrays = empty_paths(n_paths, n_steps)
+    arrays = empty_paths(n_paths, n_steps, candles)
     whole, n_days = max(n_steps // BARS_PER_DAY, 1), -(-n_steps // BARS_PER_DAY)
     days, _ = _draw_days(seed, first, n_paths, n_days, len(self.moves) // BARS_PER_DAY)
     start = days * BARS_PER_DAY
@@ -124,6 +123,7 @@ def simulate(
     close = np.cumsum(self.moves[rows, 3], 1)
     before = np.hstack([np.zeros((n_paths, 1)), close[:, :-1]])
     for k, x in enumerate(arrays):
+        if not len(x): continue
         x[:, 0] = spot or self.spot
         x[:, 1:] = x[:, :1] * np.exp(before + self.moves[rows, k])
     return self.paths_of(arrays, seed, first, self.annual_vol)
