@@ -62,7 +62,10 @@ def answer(
     if unwon: rest = f"; it is not better than the best rule in {', '.join(unwon)}"
     else: rest = "; it is better than the best rule in every other market that was tried" if beside else ""
     where = "In the tail that matters (CVaR95)" if metric == "cvar95" else f"On {readable(metric)}"
-    return f"{where}, PPO hedging a short Bitcoin call is {told}{rest}."
+    judged = [gap(name)["verdict"] for name in known]
+    better, worse = judged.count("better"), judged.count("worse") or "none"
+    counted = f"better than the best tuned rule in **{better} of {len(judged)} markets** and worse in **{worse}**"
+    return f"{where}, PPO hedging a short Bitcoin call is {counted}: {told}{rest}."
 
 # %% ../../nbs/api/08_backtest/27_answers.ipynb #fe02f179
 def tails_answer(
