@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from .lanes import COMPILED
-from .stage import BandStage, account_seen, bands_trade
+from .stage import BandStage, account_seen, bar_profit, edge_of
 
 # %% ../../nbs/api/06_envs/21_acting.ipynb #4aad3aee
 class Weights(NamedTuple):
@@ -150,8 +150,15 @@ def play_blocks(stage, weights, out):
             see_block(stage, first, last, at, held, earned, into)
             answer_block(weights, into, hidden, second, said)
             for i in range(last - first):
-                held[i], gain = bands_trade(stage, first + i, at, said[0, i], said[1, i], held[i])
-                earned[i] += gain
+                shift = stage.max_shift * min(max(np.float64(said[0, i]), -1.0), 1.0)
+                factor = stage.max_scale**min(max(np.float64(said[1, i]), -1.0), 1.0)
+                position, profit = held[i], 0.0
+                for t in range(at * stage.hold, (at + 1) * stage.hold):
+                    now = edge_of(stage, first + i, t, shift, factor, position)
+                    profit += bar_profit(stage, first + i, t, position, now)
+                    position = now
+                held[i] = position
+                earned[i] += profit
         for i in range(last - first): out[first + i] = earned[i] + stage.option[first + i, -1]
 
 # %% ../../nbs/api/06_envs/21_acting.ipynb #bec2c417

@@ -17,7 +17,9 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "references": ["read_references", "in_text", "listed", "cited", "reference_list", "equation_numbers", "numbered"],
     "skeleton": ["STEPS", "strip", "framed", "read_boxes", "found_by", "boxed", "details_title", "tucked"],
     "tidying": ["folded", "in_code_order", "make_page"],
-    "finishing": ["align_numbers", "in_the_dark", "finish", "mend_anchors", "local_css"],
+    "pictures": ["as_webp", "lean_svg", "in_both_schemes", "drawings_as_images", "unpack_pictures"],
+    "finishing": ["align_numbers", "finish", "mend_anchors", "local_css"],
     "turning": ["turned"],
-    "building": ["present", "lean_search", "build_docs"],
+    "leaning": ["names_in_page", "lean_css", "lean_icons", "lean_search", "lean"],
+    "building": ["present", "build_docs"],
 })
