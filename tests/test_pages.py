@@ -214,7 +214,7 @@ def makers(sign):
 def test_page_4_turns():
     from btc_hedge_rl.backtest import earning_sentence
     won, lost = (earning_sentence(*makers(sign), "symmetric", 14) for sign in (1., -1.))
-    assert won.count("earn in every market") == 2 and "it earns" in won and "no maker earns" not in won
+    assert won.count("**every maker** earns in every market") == 2 and "it earns" in won and "no maker earns" not in won
     assert lost.count("**no maker earns** in any market") == 2 and "it loses" in lost
 
 

@@ -21,4 +21,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "train_pathwise"],
     "reading": ["band_map"],
     "collapse": ["CollapsedPolicy", "risk_cut", "require_alive"],
+    "certificate": ["task_of", "paths_of", "Gap", "influence", "controlled_gap", "Certificate", "certify",
+        "gap_in_words", "certificate_sentence", "certificate_table", "edges_at", "plot_edges"],
 })

@@ -11,7 +11,7 @@ import lazy_loader as lazy
 # %% ../../nbs/api/08_backtest/00_backtest.ipynb #1ee36095
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "metrics": ["METRICS", "EPISODE_DAYS", "PATH_METRICS", "headline_metric", "performance_metrics"],
-    "playing": ["BacktestResult", "mean_metrics", "backtest"],
+    "playing": ["BacktestResult", "mean_metrics", "as_teams", "result_of", "backtest"],
     "stored": ["save_result", "load_result"],
     "comparing": ["Comparison", "HIGHER_IS_BETTER", "TAILS", "FEW_WINDOWS", "draw_blocks", "bootstrap_values",
         "bootstrap_differences", "block_of", "widening", "reflected", "compare"],
@@ -43,6 +43,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "gain_sentence", "validation_curve", "plot_validation"],
     "schooling": ["Effort", "tune_in", "teach_ppo", "teach_pathwise", "SECONDS", "expected_seconds", "market_jobs",
         "Prepared", "prepared_of"],
+    "meetings": ["meet", "meeting_jobs", "met"],
     "books": ["BookEffort", "TunedBook", "BOOK_RULES", "TOLERANCES", "THRIFTS", "tune_book", "tune_greedy",
         "teach_book", "BOOK_SECONDS", "book_jobs"],
     "objectives": ["risk_metric", "risk_gap", "smoothed", "Trial", "hold_contest", "PAIRS", "trial_record",

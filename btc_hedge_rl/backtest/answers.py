@@ -64,8 +64,8 @@ def answer(
     where = "In the tail that matters (CVaR95)" if metric == "cvar95" else f"On {readable(metric)}"
     judged = [gap(name)["verdict"] for name in known]
     better, worse = judged.count("better"), judged.count("worse") or "none"
-    return (f"{where}, PPO hedging a short Bitcoin call is better than the best tuned rule in **{better} of {len(judged)} "
-            f"markets** and worse in **{worse}**: {told}{rest}.")
+    counted = f"better than the best tuned rule in **{better} of {len(judged)} markets** and worse in **{worse}**"
+    return f"{where}, PPO hedging a short Bitcoin call is {counted}: {told}{rest}."
 
 # %% ../../nbs/api/08_backtest/27_answers.ipynb #fe02f179
 def tails_answer(

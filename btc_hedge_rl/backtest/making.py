@@ -211,7 +211,8 @@ def _earning(outcomes, parts, fills, why):
     "Who earns under these fills."
     clear = outcomes["low"].unstack("market").xs(fills, level=0) > 0
     names, (least, most) = list(clear.index[clear.all(axis=1)]), _taken(parts, fills)
-    if names: who = f"**{_named(names)}** earn{'s' * (len(names) == 1)} in every market"
+    called = "every maker" if len(names) == len(clear) else _named(names)
+    if names: who = f"**{called}** earn{'s' * (len(names) == 1 or called == 'every maker')} in every market"
     else: who = "**no maker earns** in every market" if clear.any(axis=None) else "**no maker earns** in any market"
     share = f"{least:.2f} to {most:.2f}" if most else "none"
     return f"Under {fills} fills, where {why}, {who}: adverse selection takes {share} of the spread captured."

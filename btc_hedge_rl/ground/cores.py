@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ONE_THREAD', 'LIBRARIES', 'Job', 'cores', 'longest_first', 'arguments_of', 'workers_environment', 'begin_worker',
-           'worker_context', 'finished', 'do_jobs']
+           'worker_context', 'finished', 'workers_in', 'do_jobs']
 
 # %% ../../nbs/api/00_ground/10_cores.ipynb #927f2fe9
 import multiprocessing
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Callable
 
 from tqdm import tqdm
+
+from .memory import free_memory
 
 # %% ../../nbs/api/00_ground/10_cores.ipynb #7be656dc
 @dataclass(frozen=True)
@@ -120,15 +122,24 @@ def finished(
             raise
         finally: pool.shutdown(cancel_futures=True)
 
+# %% ../../nbs/api/00_ground/10_cores.ipynb #c0d26b88
+def workers_in(
+    free: float,  # Bytes of memory
+    numbers: float,  # Double-precision numbers that a worker holds at once
+) -> int:
+    "Workers for whom there is memory, at least one."
+    return max(1, int(min(.8 * free / max(8. * numbers, 1.), 1024)))
+
 # %% ../../nbs/api/00_ground/10_cores.ipynb #a5114fa9
 def do_jobs(
     jobs: dict[str, Job],  # What comes after another job stands behind it
     workers: int = 0,  # Processes; 0 for one a core, 1 for this one
     what: str = "jobs",  # They are, for the progress bar
     progress: bool = True,  # Show it
+    numbers: float = 0,  # Double-precision numbers that a job holds at once
 ) -> dict:  # name → result
-    "Do all jobs, spread over processes."
-    workers, done = min(workers or cores(), len(jobs)), {}
+    "Do all jobs, spread over as many processes as there are cores and memory for."
+    workers, done = min(workers or cores(), len(jobs), workers_in(free_memory(), numbers)), {}
     with tqdm(total=len(jobs), desc=what, disable=not progress, ascii=True, unit="job") as bar:
         def keep(name, result):
             done[name] = result
