@@ -13,6 +13,9 @@ comma   := ,
 export DATA REPAIR PROFILE OUT P RUN
 export OPENBLAS_NUM_THREADS ?= 1
 
+# JupyterLab opens on the front page, asks no questions and fetches no news.
+LAB     := --LabApp.default_url=/lab/tree/index.ipynb --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+
 .DEFAULT_GOAL := help
 .PHONY: run test docs lab bench help browser
 
@@ -59,7 +62,7 @@ docs: $(READY_DEV) ## the site, into _docs/
 	@$(BIN)/btc-hedge docs $(if $(RUN),--run "$$RUN")
 
 lab: $(READY_DEV) ## JupyterLab on the notebooks
-	@$(BIN)/python -m jupyterlab nbs
+	@$(BIN)/python -m jupyterlab nbs $(LAB)
 
 bench: $(READY_DEV) ## speed against public peers, into runs/benchmarks.ipynb
 	@mkdir -p runs && $(BIN)/python -m papermill -k python3 nbs/benchmarks.ipynb runs/benchmarks.ipynb

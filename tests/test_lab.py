@@ -1,5 +1,6 @@
 """The interactive guides in a real JupyterLab: open, run all, move a slider, and the picture changes without an error."""
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -46,13 +47,15 @@ def lab(tmp_path_factory):
         if os.environ.get("CI"): pytest.fail("Chromium and chromedriver are needed to test the interactive guides")
         pytest.skip("Chromium or chromedriver is not installed: the interactive guides were not tried")
     folder = tmp_path_factory.mktemp("lab")
-    shutil.copytree(ROOT / "nbs" / "guides", folder / "guides", ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(ROOT / "nbs" / "guides", folder / "nbs" / "guides", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(ROOT / "nbs" / "index.ipynb", folder / "nbs")
+    as_in_makefile = re.search(r"^LAB\s*:= (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     own = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "RUNTIME")} | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
-    words = [f"--ServerApp.root_dir={folder / 'guides'}", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.open_browser=False",
-             "--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.allow_root=True", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    words = [f"--ServerApp.root_dir={folder / 'nbs'}", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.open_browser=False",
+             "--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.allow_root=True", "--LabApp.expose_app_in_browser=True", *as_in_makefile]
     with open(folder / "log", "w") as log:
         server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *words], cwd=folder, env=os.environ | own | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log)
     try:
@@ -74,11 +77,20 @@ def browser(lab, tmp_path_factory):
     driver.quit()
 
 
+def test_start_page(lab, browser):
+    "`make lab` opens on the front page, without a question about news."
+    browser.get(lab)
+    wait(lambda: browser.execute_script(STATE)["name"] == "index.ipynb" if browser.execute_script("return !!window.jupyterapp") else False, 60, "the front page")
+    wait(lambda: browser.execute_script("return document.querySelectorAll('.jp-Notebook .jp-Cell').length > 2"), 60, "its cells")
+    time.sleep(2)     # a question would come now
+    assert browser.execute_script("return [...document.querySelectorAll('.jp-Dialog, .jp-toast-message, .Toastify__toast')].map(e => e.textContent)") == []
+
+
 @pytest.mark.parametrize("notebook", ["03_market_knobs.ipynb", "04_strategy_knobs.ipynb"])
 def test_sliders_redraw(lab, browser, notebook):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
-    browser.get(f"{lab}doc/tree/{notebook}")
+    browser.get(f"{lab}doc/tree/guides/{notebook}")
     look = lambda: browser.execute_script(STATE)
     wait(lambda: browser.execute_script("return !!window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"), 60, "a kernel")
     wait(lambda: look()["kernel"] == "idle", 60, "an idle kernel")

@@ -364,6 +364,62 @@ def test_front_page_answers_in_one_screen(driver, base):
     assert all(head) and head[2].endswith("favicon.svg")
 
 
+def test_nothing_of_the_source_shows(site):
+    "No format, escape or command of TeX is left in the words of a figure or of a signature."
+    import bs4
+    found, signatures = [], 0
+    for page in (site / name for name in pages_of(site)):
+        text = page.read_text(encoding="utf-8")
+        alts = re.findall(r'<img[^>]* alt="([^"]*)"', text)
+        found += [(page.name, alt) for alt in alts if re.search(r"[{}\\]|%[-\d.]*[a-zA-Z]|:\.\d", alt)]
+        if 'class="source-link"' not in text: continue
+        for shown in bs4.BeautifulSoup(text[text.index("<main"):], "html.parser").select(".signature"):
+            for formula in shown.select("annotation"): formula.decompose()
+            for code in shown.select("code"): code.decompose()
+            signatures += 1
+            found += [(page.name, word) for word in re.findall(r"\\[a-zA-Z]+|[\x07-\x08\x0b-\x0c\x1b]", shown.get_text())]
+    assert found == [] and (signatures or PART != ["*"])
+
+
+def test_prepared_notebooks_are_complete():
+    """What a renderer reads of the study and the guides, smalldocs or Quarto: valid notebooks, with every heading, figure, table and shown
+    line of the source, in lists of lines."""
+    import copy
+    import nbformat
+    from btc_hedge_rl.ground import read_json
+    from btc_hedge_rl.site import make_page, read_boxes, read_references
+    hosts = {"doc_host": "https://docs.example", "git_url": "https://git.example/us"}
+    mimes = lambda nb: sorted(kind for cell in nb["cells"] for o in cell.get("outputs", []) for kind in o.get("data", {}) if kind.startswith("image/") or kind == "text/html")
+    texts = lambda nb, kind: ["".join(cell["source"]) for cell in nb["cells"] if cell["cell_type"] == kind]
+    pages = [*(ROOT / "nbs" / "research").glob("[0-9]*.ipynb"), *(ROOT / "nbs" / "guides").glob("[0-9]*.ipynb")]
+    assert len(pages) > 15
+    references, boxes = read_references(ROOT / "nbs" / "references.json"), read_boxes(ROOT / "nbs" / "guides" / "09_glossary.ipynb")
+    for path in pages:
+        nb = read_json(path)
+        page = make_page(copy.deepcopy(nb), path.relative_to(ROOT / "nbs").as_posix(), hosts, ROOT / "btc_hedge_rl", references, boxes)
+        for cell in page["cells"]:
+            assert isinstance(cell["source"], list) and all(line.endswith("\n") for line in cell["source"][:-1]), path.name
+        nbformat.validate(nbformat.from_dict(page))
+        headings = lambda nb: [line for text in texts(nb, "markdown") for line in re.findall(r"^#+ .+$", text, re.M)]
+        assert set(headings(nb)) <= set(headings(page)), path.name
+        plain = lambda text: [line for line in text.splitlines() if not line.startswith("#|")]
+        assert sorted(map(plain, texts(nb, "code"))) == sorted(map(plain, texts(page, "code"))), path.name      # details come later on a page
+        assert mimes(nb) == mimes(page), path.name
+        assert "define(" not in "".join(texts(page, "markdown"))
+
+
+@pytest.mark.skipif(not shutil.which("quarto"), reason="Quarto is not installed: its pages were not rendered")
+def test_quarto_renders_every_page(tmp_path, site):
+    "The same pages as smalldocs, with the same headings."
+    import bs4
+    from btc_hedge_rl.site import build_docs
+    other = build_docs(tmp_path / "docs", renderer="quarto")
+    def headings(page):
+        soup = bs4.BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        return [h.get_text(" ", strip=True) for h in soup.select("main :is(h1, h2, h3)")]
+    assert {p: set(headings(site / p)) - set(headings(other / p)) for p in pages_of(site) if headings(site / p) and set(headings(site / p)) - set(headings(other / p))} == {}
+
+
 def test_pages_of_the_study_name_their_run(site):
     pages = sorted((site / "research").glob("*.html"))
     assert len(pages) == len(list((ROOT / "nbs" / "research").glob("[0-9]*.ipynb"))) > 6

@@ -71,15 +71,17 @@ _SCRIPT = "(() => {" + DRAWING + """
 
 # %% ../../nbs/api/11_site/14_episodes.ipynb #789b926f
 _SCRIPT += """
+  const number = (x, digits) => (+x.toFixed(digits) || 0).toFixed(digits).replace("-", "−");
   const picture = (told, place, name, at) => {
     const path = told.paths[name], names = Object.keys(path.held);
     const w = Math.max(place.clientWidth, 260), h = 426 + 18 * names.length;
     const day = at / told.per_day, clock = `day ${Math.floor(day)}, ${Math.round(day % 1 * 24)} h`;
     const line = kind => names.map((hedger, i) => [hedger, told.colours[i], path[kind][hedger]]);
-    const words = names.map(hedger => `${told.names[hedger]}: holds ${path.held[hedger][at].toFixed(2)} BTC, `
-      + `profit ${path.profit[hedger][at].toFixed(0)} bp`);
+    const words = names.map(hedger =>
+      `${told.names[hedger]}: ${number(path.held[hedger][at], 2)} BTC, ${number(path.profit[hedger][at], 0)} bp`);
     place.replaceChildren();
-    const said = `${told.title}: ${name} path, ${clock}, price ${Math.round(path.spot[at])} USD. ${words.join("; ")}`;
+    const said = `${told.title}: ${name} path, ${clock}, price ${Math.round(path.spot[at])} USD. `
+      + `Held, and profit so far: ${words.join("; ")}`;
     const frame = {viewBox: `0 0 ${w} ${h}`, width: "100%", "font-size": 13};
     const svg = add(place, "svg", {role: "img", "aria-label": said, ...frame});
     words.forEach((text, i) => {
@@ -134,7 +136,6 @@ def _still_episode(told: dict) -> str:
     days = np.arange(len(path["spot"])) / told["per_day"]
     axes[0].plot(days, path["spot"], color="#000000")
     for (name, label), colour in zip(told["names"].items(), told["colours"]):
-        colour = "#000000" if colour == "currentColor" else colour
         axes[1].plot(days, path["held"][name], color=colour, label=label)
         axes[2].plot(days, path["profit"][name], color=colour)
     for ax, label in zip(axes, ("price, USD", "held, BTC", "profit so far, bp")): ax.set(ylabel=label)
@@ -155,9 +156,8 @@ def played(
     "A player of a few episodes that needs no kernel, and a still picture where there are no scripts."
     from IPython.display import HTML
     names = {name: readable(name) for name in next(iter(episodes.values()))["held"]}
-    ink = lambda colour: "currentColor" if colour == "#000000" else colour       # black sinks into a dark page
     told = {"title": title, "per_day": per_day, "names": names, "paths": episodes,
-            "colours": [ink(STRATEGY_COLOURS.get(name, "#7A7A7A")) for name in names]}
+            "colours": [STRATEGY_COLOURS.get(name, "#7A7A7A") for name in names]}
     data = json.dumps(told, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
     options = "".join(f"<option>{html.escape(name)}</option>" for name in episodes)
     last = len(next(iter(episodes.values()))["spot"]) - 1

@@ -33,7 +33,7 @@ DRAWING = """
 _SCRIPT = "(() => {" + DRAWING + """
   const lines = (told, chosen, svg, w, h) => {
     const [x0, x1] = [told.x[0], told.x.at(-1)], [y0, y1] = told.range;
-    const X = x => 58 + (x - x0) / (x1 - x0) * (w - 70), height = h - 54 - 18 * chosen.length;
+    const X = x => 58 + (x - x0) / (x1 - x0) * (w - 80), height = h - 54 - 18 * chosen.length;
     const Y = y => h - 42 - (y - y0) / (y1 - y0) * height, ink = {fill: "currentColor"};
     const text = (x, y, words, side = "middle") => add(svg, "text", {x, y, "text-anchor": side, ...ink}, words);
     const rule = {stroke: "currentColor", "stroke-opacity": .18};
@@ -52,12 +52,15 @@ _SCRIPT = "(() => {" + DRAWING + """
 # %% ../../nbs/api/11_site/10_turning.ipynb #69e5718a
 _SCRIPT += """
   const bars = (told, chosen, svg, w, h) => {
-    const ys = chosen[0][3], low = Math.min(0, ...ys), high = Math.max(0, ...ys), left = Math.min(160, w / 2.4);
-    const X = y => left + (y - low) / (high - low || 1) * (w - left - 66), row = (h - 26) / ys.length;
+    const ys = chosen[0][3], low = Math.min(0, ...ys), high = Math.max(0, ...ys);
+    const above = w < 460;     // names above bars, or beside
+    const left = above ? 4 : 16 + 7 * Math.max(...told.x.map(name => name.length)), row = (h - 26) / ys.length;
+    const X = y => left + (y - low) / (high - low || 1) * (w - left - 66), size = above ? 14 : row * .6;
     ys.forEach((y, i) => {
-      const at = {y: i * row + row * .62, fill: "currentColor"};
-      add(svg, "text", {x: left - 8, "text-anchor": "end", ...at}, told.x[i]);
-      const box = {x: Math.min(X(0), X(y)), y: i * row + row * .2, width: Math.abs(X(y) - X(0)) || 1, height: row * .6};
+      const top = i * row + (above ? 17 : row * .2), at = {y: top + size / 2 + 5, fill: "currentColor"};
+      const name = above ? {x: left, y: top - 4} : {x: left - 8, "text-anchor": "end"};
+      add(svg, "text", {...at, ...name}, told.x[i]);
+      const box = {x: Math.min(X(0), X(y)), y: top, width: Math.abs(X(y) - X(0)) || 1, height: size};
       add(svg, "rect", {...box, fill: told.colours[i]});
       add(svg, "text", {x: Math.max(X(0), X(y)) + 6, ...at}, +y.toPrecision(4)); });
     add(svg, "text", {x: left, y: h - 6, fill: "currentColor"}, told.xlabel); };
@@ -71,7 +74,8 @@ _SCRIPT += """
     box.classList.add("turning");
     box.querySelector(".still").hidden = true;
     const draw = () => {
-      const w = Math.max(place.clientWidth, 260), h = Math.round(Math.max(240, Math.min(360, w * .5)));
+      const w = Math.max(place.clientWidth, 260), tall = told.x.length * (w < 460 ? 38 : 27) + 26;
+      const h = told.range ? Math.round(Math.max(240, Math.min(360, w * .5))) : tall;
       const at = inputs.map(input => +input.value), words = at.map((j, i) => told.knobs[i][1][j]);
       inputs.forEach((input, i) => input.setAttribute("aria-valuetext", words[i]));
       inputs.forEach((input, i) => { input.nextElementSibling.textContent = words[i]; });
