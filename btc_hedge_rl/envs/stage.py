@@ -211,7 +211,7 @@ def account_seen(stage, path, at, held, earned, out):
 def see_bands(stage, path, at, held, earned, out):
     "Observations before action number `at`, with the account filled in."
     for i in range(len(path)):
-        out[i] = stage.seen[path[i], at]
+        for k in range(out.shape[1]): out[i, k] = stage.seen[path[i], at, k]     # a slice takes long to compile
         account_seen(stage, path[i], at, held[i], earned[i], out[i])
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #bfb94c75

@@ -51,8 +51,8 @@ def rule_goes_on(stage, low, high, path, at, position):
 @njit(cache=True, parallel=True)
 def play_rule(stage, low, high, held, earned):
     "Fill in what a rule with these edges holds and earns before each action, and at the end."
-    for i in prange(len(held)):
-        position, profit = 0.0, 0.0
+    for row in prange(len(held)):
+        i, position, profit = np.int64(row), 0.0, 0.0
         for at in range(held.shape[1] - 1):
             held[i, at], earned[i, at] = position, profit
             position, gain = rule_goes_on(stage, low, high, i, at, position)

@@ -28,6 +28,7 @@ _work = {
     "sweeps": ["sweep_points", "point_folder", "PointRequest", "run_point", "play_task", "TasksLost", "spread_tasks",
                "sweep_table", "plot_sweep", "check_workers", "sweep", "write_sweep"],
     "mass": ["CHUNK", "BACKTEST", "play_chunk", "keep_chunk", "gather_chunks", "sweep_backtests"],
+    "warming": ["random_walks", "markets", "prices", "hedges", "books", "CHORES", "timed", "warm"],
     "walks": ["fingerprint", "save_played", "load_played", "keep_task", "KeptTasks", "LEARNERS", "Teaching",
               "walk_plan", "WalkRequest", "walk_manifest", "save_walk", "run_walk", "walk_text", "usual_days",
               "StudyWalk"],

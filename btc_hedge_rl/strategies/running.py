@@ -158,11 +158,11 @@ def run_paths(rules, fill, terms, charges, seed, first, bars, beside):
     history = History(np.empty((n, m)), np.empty((n, m)), np.empty((n, m)))
     totals = Totals(np.zeros(n, np.int64), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n),
                     np.zeros(n, np.int64))
-    for i in prange(n):
-        number = first + np.int64(i)             # prange counts in unsigned integers, which would mix into floats
+    for row in prange(n):
+        i = np.int64(row)                        # prange counts in unsigned integers, another type to compile for
         candles = Candles(bars.open[i], bars.high[i], bars.low[i], bars.close[i])
         rows = History(history.inventory[i], history.cash[i], history.equity[i])
-        state = stream(seed + _FILL_STREAMS, number)
+        state = stream(seed + _FILL_STREAMS, first + i)
         own = Beside(beside.rates[i], beside.vols[i])
         run_path(rule_of(rules, i), fill, terms, charges, state, candles, own, rows, totals, i)
     return history, totals
