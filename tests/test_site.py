@@ -214,6 +214,7 @@ def examine(driver, url, script, bar_seen):
     """What the browser sees on one page, (shape, dark) → findings: it is opened in each scheme on a telephone, turned into a wide screen,
     printed, and audited in both schemes."""
     seen = {}
+    requested(driver)     # forget what the page before still fetched while it was printed and audited
     for dark in SCHEMES.values():
         for name in ("phone", "wide"):
             shape(driver, *SHAPES[name], dark)
@@ -416,7 +417,38 @@ def test_pictures_turn_by_keyboard(driver, base, name):
             after = driver.execute_script(told, figure)
             assert after[0] != before[0] and after[1] != before[1] and knob.get_attribute("aria-valuetext") in after[1]
             turned += 1
-    assert len(figures) == 5 and turned == 8
+    assert len(figures) == 5 and turned == 9
+    assert driver.execute_script("return document.scrollingElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_episodes_play(driver, base, name):
+    "By keyboard alone: another hour, another path, play and pause; each said in words; nothing is wider than the page."
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+    shape(driver, *SHAPES[name], dark=False)
+    driver.get(base + "guides/turn.html")
+    box = driver.find_element("css selector", "main figure.play")
+    path, time, button = (box.find_element("css selector", part) for part in ("select", "input", "button"))
+    said = lambda: driver.execute_script("return arguments[0].querySelector('.turn-drawing svg').getAttribute('aria-label')", box)
+    assert driver.execute_script("return arguments[0].querySelector('.still').hidden && arguments[0].querySelectorAll('polyline').length", box) == 14
+    told = [said()]
+    def other(act):
+        act()
+        WebDriverWait(driver, 10).until(lambda _: said() not in told)
+        told.append(said())
+    other(lambda: time.send_keys(Keys.ARROW_LEFT))
+    assert time.get_attribute("aria-valuetext") in told[-1] and "worst path" in told[-1]
+    other(lambda: path.send_keys(Keys.ARROW_DOWN))
+    assert "median path" in told[-1]
+    other(lambda: time.send_keys(Keys.HOME))
+    for _ in range(2): other(lambda: button.text == "Pause" or button.send_keys(Keys.ENTER))     # plays on by itself
+    assert button.text == "Pause"
+    button.send_keys(Keys.SPACE)
+    assert button.text == "Play"
+    at = time.get_property("value")
+    driver.execute_async_script("setTimeout(arguments[0], 900)")     # longer than a step
+    assert time.get_property("value") == at and 0 < int(at) < int(time.get_attribute("max"))
     assert driver.execute_script("return document.scrollingElement.scrollWidth <= document.documentElement.clientWidth")
 
 

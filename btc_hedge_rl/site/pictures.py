@@ -61,6 +61,7 @@ def in_both_schemes(
     svg: str,  # A figure drawn in dark ink
 ) -> str:  # The same, which takes the colours of a dark page when its address ends in `#dark`
     "Let ink and paper change places in the dark, and lift what would sink into the ground."
+    if "<svg id=" in svg: return svg
     rule = 'svg:target [style*="{0}: {1}"]{{{0}:{2}!important}}'
     used = [(light, dark) for light, dark in _DARK.items() if light in svg]
     rules = [rule.format(part, light, dark) for light, dark in used for part in ("fill", "stroke")]

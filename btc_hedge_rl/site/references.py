@@ -74,12 +74,14 @@ def reference_list(
 
 # %% ../../nbs/api/11_site/05_references.ipynb #77c73327
 _LABELLED = re.compile(r"\$\$((?:(?!\$\$).)+?)\$\$\s*\{#(eq-[\w-]+)\}", re.S)
+_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)     # in which a label is only shown
 
 def equation_numbers(
     texts: list[str],  # Markdown of a page, in order
 ) -> dict[str, int]:  # Label → number
     "Numbers of the labelled formulas of a page."
-    labels = [label for text in texts for _, label in _LABELLED.findall(text)]
+    prose = [part for text in texts for part in _CODE.split(text)[::2]]
+    labels = [label for part in prose for _, label in _LABELLED.findall(part)]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise InputError(f"{{#{twice}}}: two formulas of this page have this label; give each its own.")
     return {label: i + 1 for i, label in enumerate(labels)}
@@ -96,5 +98,5 @@ def numbered(
     def link(m):
         if m[1] not in numbers: raise InputError(f"@{m[1]}: no formula of this page has this label.")
         return f"[({numbers[m[1]]})](#{m[1]})"
-    parts = re.split(r"(```.*?```|`[^`\n]*`)", _LABELLED.sub(formula, text), flags=re.S)
-    return "".join(p if p.startswith("`") else re.sub(r"(?<!\w)@(eq-[\w-]*\w)", link, p) for p in parts)
+    show = lambda prose: re.sub(r"(?<!\w)@(eq-[\w-]*\w)", link, _LABELLED.sub(formula, prose))
+    return "".join(part if i % 2 else show(part) for i, part in enumerate(_CODE.split(text)))
