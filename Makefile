@@ -64,5 +64,5 @@ docs: $(READY_DEV) ## the site, into _docs/
 lab: $(READY_DEV) ## JupyterLab on the notebooks
 	@$(BIN)/python -m jupyterlab nbs $(LAB)
 
-bench: $(READY_DEV) ## speed against public peers, into runs/benchmarks.ipynb
-	@mkdir -p runs && $(BIN)/python -m papermill -k python3 nbs/benchmarks.ipynb runs/benchmarks.ipynb
+bench: $(READY_DEV) ## speed against peers and limits, into runs/benchmarks.ipynb; its ratios into nbs/results/ratios.json
+	@mkdir -p runs && $(BIN)/python -m papermill -k python3 --cwd nbs nbs/benchmarks.ipynb runs/benchmarks.ipynb

@@ -97,6 +97,14 @@ def test_solutions_run(smoke_run):
     assert silent == []
 
 
+def test_runs_keep_their_figures(smoke_run):
+    "A page that a run executed shows as many unfolded figures as a page may, and at least one."
+    for path in RESEARCH:
+        run = json.loads((smoke_run[0] / OUT / path.name).read_text(encoding="utf-8"))["cells"]
+        shown = sum(shows(c, "figure") for c in run if not "".join(c["source"]).startswith("#| details"))
+        assert 1 <= shown <= FIGURES, (path.stem, shown)
+
+
 @pytest.mark.parametrize("path", RESEARCH, ids=name)
 def test_formulas_have_numbers_and_are_referred_to(path, pages):
     prose = re.sub(r"`[^`]*`", "", "\n\n".join(cells(path, "markdown")))

@@ -44,7 +44,7 @@ def in_market(
 ) -> str:  # Markdown
     "What the agent is in one market, and how much of what is reachable that is."
     found = share_in_words(gap["verdict"], gap["share"], "the best tuned rule")
-    if standing(gap) == "it kept the rule": found = "**the same** as the best tuned rule, which it kept,"
+    if standing(gap) == "it kept the rule": found = "**the same** as the best tuned rule, which it kept"
     return f"{found} (*{readable(gap['market'])}*: {sized(gap)}; {reach_in_words(reached)})"
 
 # %% ../../nbs/api/08_backtest/27_answers.ipynb #b894ac14

@@ -84,7 +84,7 @@ def teach_book(
     return alive
 
 # %% ../../nbs/api/08_backtest/29_books.ipynb #90feb505
-BOOK_SECONDS = {"play": 3.5e-3, "action": 8e-5}     # of a path on one core, a decision a bar; and of an action of training
+BOOK_SECONDS = {"play": 3.5e-3, "action": 8e-5}     # of a path, a decision a bar, and of an action; one core
 
 def book_jobs(
     contest: ContestMarkets,

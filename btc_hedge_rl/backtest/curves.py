@@ -132,9 +132,9 @@ def curve_sentence(
     table, levels = curve_table(found), found["levels"]
     short, long = table.index.min(), table.index.max()
     gain, reach = table["mean"][short] - table["mean"][long], levels["best_rule"] - levels["pathwise"]
-    apart = table["max"][long] - table["min"][long]
+    apart = (table["max"] - table["min"]).max()
     where = f"of {reach:.1f} bp between the best rule and the ceiling" if reach > 0 else "and nothing was reachable"
     spread = "more than" if gain > apart else "no more than"
     risk = found["school"]["objective"]
     return (f"From {short:,} to {long:,} actions the mean {risk} changes by {-gain:+.1f} bp, {where}; "
-            f"that is {spread} the seeds of the longest training differ among themselves ({apart:.1f} bp).")
+            f"that is {spread} seeds of one length differ at most ({apart:.1f} bp).")

@@ -120,13 +120,14 @@ def plot_objectives(
     axes=None,  # One for each of `PAIRS`
 ) -> None:
     "The three intervals of every market and objective."
-    if axes is None: axes = plt.subplots(1, len(PAIRS), figsize=(11, .8 + .32 * len(records)))[1]
+    if axes is None: axes = plt.subplots(1, len(PAIRS), figsize=(11, 1.2 + .36 * len(records)))[1]
     labels = [f"{readable(r['market'])}, {r['objective']}" for r in records]
     for ax, (first, second), k in zip(axes, PAIRS, range(len(PAIRS))):
         gaps = [(r["gaps"][k], r["objective"]) for r in records]
         rows = [Comparison(first, second, label, g["difference"], g["low"], g["high"]) for g, label in gaps]
         plot_intervals(rows, ax, labels if k == 0 else [""] * len(rows))
-        ax.set(title=f"{readable(first)} − {readable(second)}", xlabel="difference of the risk, bp")
+        ax.set_title(f"{readable(first)} − {readable(second).lower()}", fontsize=9)
+        ax.set(xlabel="difference of the risk, bp", ylim=(len(rows) - .5, -.5))
 
 # %% ../../nbs/api/08_backtest/30_objectives.ipynb #1983fdf0
 def objectives_sentence(

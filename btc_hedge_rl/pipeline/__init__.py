@@ -32,5 +32,6 @@ _work = {
     "walks": ["fingerprint", "save_played", "load_played", "keep_task", "KeptTasks", "LEARNERS", "Teaching",
               "walk_plan", "WalkRequest", "walk_manifest", "save_walk", "run_walk", "walk_text", "usual_days",
               "StudyWalk"],
+    "ratios": ["keep_ratios", "ratio_table", "lost_ratios", "lost_sentence", "plot_ratios"],
 }
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=_request | _work)

@@ -66,6 +66,8 @@ for line in sys.stdin:
     os.chdir(asked["cwd"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    for name in [name for name in sys.modules if name.startswith("matplotlib_inline")]:
+        del sys.modules[name]        # imported without a shell, it would show no figure
     from ipykernel import kernelapp
     kernelapp.launch_new_instance(argv=["-f", asked["file"], "--log-level=CRITICAL"])
     sys.exit()
@@ -142,7 +144,7 @@ def _kernel_class(
 ):  # Class for nbclient
     "A kernel manager whose kernels are this Python, with this package, and die with this process."
     from jupyter_client.manager import AsyncKernelManager
-    loaded = ["ipykernel.kernelapp", "matplotlib_inline.backend_inline", *libraries]
+    loaded = ["ipykernel.kernelapp", *libraries]
     class Kernel(AsyncKernelManager):
         kernel_spec = _kernel_spec()
         def __init__(self, **options):

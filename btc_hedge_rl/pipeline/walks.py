@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..ground import InputError, Job, atomic_path, cores, do_jobs, package_hash, versions, write_json
+from ..ground import InputError, Job, atomic_path, core_count, do_jobs, package_hash, versions, write_json
 from .folders import git_state, locked, utc_now
 from .hashes import digest
 from .sweeps import check_workers, spread_tasks
@@ -248,6 +248,6 @@ class StudyWalk:
         from btc_hedge_rl.backtest import walk_forward
         known, between = usual_days((bars.index[-1] - bars.index[0]) / pd.Timedelta(days=1))
         days = self.train_days or known, self.test_days or between
-        spread = KeptTasks(folder, self.workers or cores(), progress=True)
+        spread = KeptTasks(folder, self.workers or core_count(), progress=True)
         try: return walk_forward(bars, *days, plan, spread, self.last), ""
         except InputError as error: return None, str(error)

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..backtest import rehearse, rehearsed
 from ..data import sample_bars
-from ..envs import DeltaTask, OptionTask, RuleBand, batch_of, band_stage, play_stage
+from ..envs import (
+    DeltaTask, OptionTask, RuleBand, Weights, answers_of, batch_of, band_stage, play_network, play_stage)
 from ..ground import Job, do_jobs
 from ..market import IVSurface, black_scholes, implied_vol
 from ..simulator import Paths, simulate
@@ -50,6 +51,9 @@ def hedges() -> None:
     batch.step(np.zeros((2, *batch.action_space.shape)))
     stage = band_stage(DeltaTask(action=RuleBand()), walks)
     play_stage(stage, lambda seen: np.zeros((len(seen), 2), np.float32))
+    shapes = (32, stage.seen.shape[2]), 32, (32, 32), 32, (2, 32), 2
+    mute = Weights(*(np.zeros(shape, np.float32) for shape in shapes))
+    play_network(stage, mute), answers_of(mute, stage.seen)
 
 # %% ../../nbs/api/09_pipeline/14_warming.ipynb #554dbe34
 def books() -> None:

@@ -21,6 +21,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "finishing": ["align_numbers", "finish", "mend_anchors", "local_css"],
     "turning": ["DRAWING", "still_image", "turned"],
     "episodes": ["three_paths", "told_path", "three_episodes", "played"],
-    "leaning": ["names_in_page", "lean_css", "lean_icons", "lean_search", "lean"],
+    "leaning": ["names_in_page", "lean_css", "icons_of", "lean_icons", "lean_search", "lean"],
     "building": ["present", "build_docs"],
 })
