@@ -136,7 +136,7 @@ def test_pages_are_those_of_the_run():
 
 def test_conclusions():
     "Each difference and interval in the conclusions is one of the run's comparisons."
-    text = "\n".join(outputs("research/07_rl_vs_baseline_evaluation.ipynb", "text/markdown"))
+    text, solutions = "\n".join(outputs("research/07_rl_vs_baseline_evaluation.ipynb", "text/markdown")).split("Paired ")
     said = re.findall(r"\*\*(better|worse|not distinguishable)\*\* (?:than|from) ([^(]+?) \(([-+][\d.]+) [\w ]+?, 95% interval ([-+][\d.]+) to ([-+][\d.]+)\)", text)
     digits = lambda value, text: f"{value:+.{len(text.partition('.')[2])}f}" == text
     verdicts = {"better": "better", "worse": "worse", "not distinguishable": "undecided"}
@@ -144,16 +144,22 @@ def test_conclusions():
     for verdict, other, *numbers in said:
         rows = [c for c in METRICS["comparisons"] if names()[c["second"]] == other and c["verdict"] == verdicts[verdict]]
         assert any(all(digits(c[k], n) for k, n in zip(("difference", "low", "high"), numbers)) for c in rows), (other, numbers)
+    of, best = (METRICS["delta_hedging"][name] for name in ("ppo", "best_rule"))
+    told = re.findall(r"On \*\*(\w+)\*\*, PPO is \*\*[\w ]+\*\* (?:than|from) Best tuned rule \(([-+][\d.]+) bp", solutions)
+    assert len(told) == 4 and all(digits(of[metric.lower()] - best[metric.lower()], gap) for metric, gap in told)
 
 
 def test_the_picture_to_turn_is_of_this_run():
     "Each bar of the last picture of the guide is the run's number."
+    from btc_hedge_rl.ground import readable
     told = [json.loads(text) for page in outputs("guides/10_turn.ipynb", "text/html") for text in re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)][-1]
-    bars = dict(zip(told["knobs"][0][1], told["lines"][0][3], strict=True))
-    delta = METRICS["delta_hedging"]
-    assert told["x"] == [names()[name] for name in delta] and len(bars) == 4
+    (_, measures), (_, markets) = told["knobs"]
+    bars = dict(zip(measures, told["lines"][0][3], strict=True))
+    assert told["x"] == [names()[name] for name in METRICS["delta_hedging"]] and len(bars) == 4
+    assert [market.lower() for market in markets] == [readable(world).lower() for world in METRICS["worlds"]]
     for label, metric in {"mean": "mean", "std": "std", "CVaR95": "cvar95", "cost": "cost"}.items():
-        assert bars[label] == [pytest.approx(row[metric], rel=1e-3) for row in delta.values()]
+        for drawn, world in zip(bars[label], METRICS["worlds"].values(), strict=True):
+            assert drawn == [pytest.approx(row[metric], rel=1e-3) for row in world["delta_hedging"].values()]
 
 
 def test_picture_is_of_this_run():
