@@ -14,7 +14,7 @@ export DATA REPAIR PROFILE OUT P RUN
 export OPENBLAS_NUM_THREADS ?= 1
 
 # JupyterLab opens on the front page, asks no questions and fetches no news.
-LAB     := --LabApp.default_url=/lab/tree/index.ipynb --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+LAB     := --LabApp.default_url=/lab/tree/index.ipynb --LabApp.app_settings_dir=$(CURDIR)/.ci/lab
 
 .DEFAULT_GOAL := help
 .PHONY: run test docs lab bench help browser

@@ -49,7 +49,7 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "nbs" / "guides", folder / "nbs" / "guides", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(ROOT / "nbs" / "index.ipynb", folder / "nbs")
-    as_in_makefile = re.search(r"^LAB\s*:= (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    as_in_makefile = re.search(r"^LAB\s*:= (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].replace("$(CURDIR)", str(ROOT)).split()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
