@@ -157,18 +157,21 @@ def axe(tmp_path_factory):
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"), ""
 
 
-# What the audit saw before is not audited again: links of a sidebar that another page has, too (the mark of this page stays), and
-# words of code in a colour and a place that came above (LOOK has measured every one of them).
+# What the audit saw before is not audited again: links of a sidebar that another page has, too (the mark of this page stays), the
+# empty links of line numbers but one a block, and words and lines of code in a colour and a place that it sees already (LOOK has
+# measured every one of them).
 UNSEEN = """
 if (arguments[0]) for (const link of document.querySelectorAll("#quarto-sidebar .sidebar-menu-container a"))
   if (!link.classList.contains("active") && !link.hasAttribute("aria-current")) link.closest("li")?.querySelector(".active, [aria-current]") || link.remove();
 const seen = new Set();
 for (const pre of document.querySelectorAll("main pre")) {
   const place = [pre, pre.parentElement, pre.parentElement.parentElement].map(e => e.className).join();
-  for (const word of pre.querySelectorAll("span[class]")) {
+  for (const link of [...pre.querySelectorAll("a[aria-hidden]:empty")].slice(1)) link.remove();
+  for (const word of [...pre.querySelectorAll("span")].reverse()) {     // words, then the lines they stand in
     const key = [place, word.parentElement.className, word.className].join("|");
     if (seen.has(key) && !word.childElementCount) word.replaceWith(word.textContent); else seen.add(key);
   }
+  pre.normalize();
 }"""
 AUDIT = """
 const done = arguments[arguments.length - 1];
