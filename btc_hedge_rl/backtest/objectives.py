@@ -21,7 +21,7 @@ from .contest import ContestMarkets
 from .pictures import plot_intervals
 from .playing import BacktestResult, backtest
 from .schooling import Effort
-from .trained_markets import learners_task
+from .trained_markets import learn_pathwise, learn_ppo
 from .tuned_markets import TunedMarket, tune_market
 from .verdict import share_in_words
 
@@ -74,14 +74,12 @@ def hold_contest(
     progress: bool = False,  # Show progress bars
 ) -> Trial:
     "Tune the rules, train the learners and play them on unseen paths."
-    from btc_hedge_rl.agents import train_pathwise, train_ppo     # here, so that a backtest of rules needs no PyTorch
     market = contest.market(name, effort.n_train, effort.n_validation)
     tuned = tune_market(market, task, contest.law(name), effort.n_tuning)
-    own, exact = learners_task(tuned), nearly_proportional(task)
-    shared = dict(validation=market.validation, progress=progress)
+    taught = tuned if nearly_proportional(task) else replace(tuned, task=smoothed(tuned.task))
     seeds = range(contest.seed, contest.seed + effort.n_seeds)
-    ppo = [train_ppo(own, market.train, effort.timesteps, seed=s, **shared) for s in seeds]
-    network = train_pathwise(own if exact else smoothed(own), market.fresh, effort.epochs, seeds[0], **shared)
+    ppo = [learn_ppo(market, tuned, effort.timesteps, seed, progress) for seed in seeds]
+    network = learn_pathwise(market, taught, effort.epochs, contest.seed, fresh=True, progress=progress)
     rules = {"best_rule": tuned.tuned[tuned.best].rule, "distilled": tuned.distilled.rule}
     unseen = contest.paths(name, n_unseen, "test")
     return Trial(name, tuned, backtest(rules | {"ppo": ppo, "pathwise": network}, unseen, tuned.task))
