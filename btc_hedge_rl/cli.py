@@ -276,7 +276,10 @@ def docs_command(
 ):
     "Render the site from the notebooks of a clone and their outputs, without a network."
     from btc_hedge_rl.site import build_docs
-    print(f"{build_docs(out, run or None)}: open index.html")
+    site = build_docs(out, run or None)
+    weights = (site / "weights.txt").read_text(encoding="utf-8").splitlines()
+    print(f"{site}: open index.html; {len(weights)} pages, whose weights are in weights.txt. The heaviest:",
+          *weights[:3], sep="\n")
 
 # %% ../nbs/api/12_cli.ipynb #d72a422f
 @app.command("score")

@@ -53,10 +53,24 @@ const contrast = e => { const b = ground(e), f = over(rgb(getComputedStyle(e).co
   return (x + .05) / (y + .05); };
 const texts = () => [...main.querySelectorAll("p, li, td, th, figcaption, h1, h2, h3, code, code span, pre, a, math")]
   .filter(e => shown(e) && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+// What shows in the corners of a picture, where nothing is drawn: its own pixels, as the page filters and blends them
+const corners = image => {
+  const canvas = document.createElement("canvas"), style = getComputedStyle(image), {r, g, b} = ground(image), end = 39;
+  canvas.width = canvas.height = end + 1;
+  const pen = canvas.getContext("2d", {willReadFrequently: true});
+  pen.fillStyle = `rgb(${r} ${g} ${b})`;
+  pen.fillRect(0, 0, end + 1, end + 1);
+  pen.filter = style.filter;
+  pen.globalCompositeOperation = style.mixBlendMode.replace("normal", "source-over");
+  pen.drawImage(image, 0, 0, end + 1, end + 1);
+  return [[0, 0], [end, 0], [0, end], [end, end]].map(([x, y]) => {
+    const [r, g, b] = pen.getImageData(x, y, 1, 1).data;
+    return luminance({r, g, b}); }).sort((p, q) => p - q); };
 Promise.resolve(settled(scheme)).then(() => {
   const images = [...main.querySelectorAll("img")].filter(i => i.checkVisibility());     // a figure has one for each scheme
   images.forEach(i => i.loading = "eager");
-  return Promise.all(images.map(i => i.decode().then(() => true, () => false).then(loaded => ({src: i.src, alt: i.alt, loaded}))));
+  const seen = (i, loaded) => ({src: i.src, alt: i.alt, loaded, corners: loaded ? corners(i) : []});
+  return Promise.all(images.map(i => i.decode().then(() => true, () => false).then(loaded => seen(i, loaded))));
 }).then(images => done({
   overflow: document.scrollingElement.scrollWidth - document.documentElement.clientWidth,
   cut: [...main.querySelectorAll("*")].filter(e => shown(e) && !e.closest("math *") && e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e))
@@ -282,6 +296,12 @@ def test_pictures_load_and_speak(looks):
     assert any(f["images"] for f in looks.values())
 
 
+def test_pictures_lie_on_the_page(looks):
+    "No figure is a white card in the dark, nor a dark one in the light: three of its corners have the luminance of the page."
+    def strange(dark): return lambda f: [i["src"] for i in f["images"] if i["loaded"] and not (i["corners"][2] < .1 if dark else i["corners"][1] > .8)]
+    for dark in SCHEMES.values(): assert not wrong({key: found for key, found in looks.items() if key[2] is dark}, strange(dark))
+
+
 def test_formulas_are_typeset(looks):
     assert not wrong(looks, lambda f: f["rawTex"])
     assert any(f["formulas"] for f in looks.values())
@@ -476,7 +496,7 @@ def test_pictures_turn_by_keyboard(driver, base, name):
             after = driver.execute_script(told, figure)
             assert after[0] != before[0] and after[1] != before[1] and knob.get_attribute("aria-valuetext") in after[1]
             turned += 1
-    assert len(figures) == 5 and turned == 9
+    assert len(figures) == 6 and turned == 12
     assert driver.execute_script("return document.scrollingElement.scrollWidth <= document.documentElement.clientWidth")
 
 

@@ -19,8 +19,9 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "tidying": ["folded", "in_code_order", "make_page"],
     "pictures": ["as_webp", "in_both_schemes", "drawings_as_images", "unpack_pictures"],
     "finishing": ["align_numbers", "finish", "mend_anchors", "local_css"],
-    "turning": ["DRAWING", "still_image", "turned"],
+    "turning": ["DRAWING", "knob", "still_image", "turned"],
     "episodes": ["three_paths", "told_path", "three_episodes", "played"],
-    "leaning": ["names_in_page", "lean_css", "icons_of", "lean_icons", "lean_search", "lean"],
+    "verdicts": ["told_pairs", "explored"],
+    "leaning": ["names_in_page", "lean_css", "icons_of", "lean_icons", "lean_search", "lean", "page_weights"],
     "building": ["present", "build_docs"],
 })

@@ -22,7 +22,7 @@ from ..ground import InputError
 from ..pipeline import stamp_published
 from .finishing import finish, local_css, mend_anchors
 from .formulas import math_font, site_tool
-from .leaning import lean
+from .leaning import lean, page_weights
 from .links import module_page, page_name, source_blocks
 from .references import read_references
 from .signatures import with_constants
@@ -217,6 +217,8 @@ def _finish_site(site: Path, names: dict = {}) -> None:
     mend_anchors(site)
     lean(site)
     if (site / "search.json").exists(): ideas_first(site / "search.json", names)
+    weights = [f"{weight / 1e3:8.0f} kB  {page}" for page, weight in page_weights(site).items()]
+    (site / "weights.txt").write_text("\n".join(weights) + "\n", encoding="utf-8")
 
 # %% ../../nbs/api/11_site/13_building.ipynb #9424894a
 def _hand_out(research: Path, site: Path) -> None:

@@ -97,7 +97,7 @@ def unpack_pictures(
         image.attrs.update(size)
         wide = " wide" if size and size["width"] > min(1.8 * size["height"], 1000) else ""
         image.wrap(soup.new_tag("a", attrs={"href": image["src"], "class": "picture" + wide}))
+        image["class"] = ["in-the-light" if kind == "svg" else "in-pixels"]
         if kind != "svg": continue
-        image["class"] = ["in-the-light"]
         dark = {"src": image["src"] + "#dark", "class": ["in-the-dark"]}
         image.insert_after(soup.new_tag("img", attrs=image.attrs | dark))
