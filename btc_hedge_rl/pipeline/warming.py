@@ -11,7 +11,6 @@ from time import process_time
 
 import numpy as np
 
-from .. import agents      # its rooms, and PyTorch, are loaded when they are used
 from ..backtest import rehearse, rehearsed
 from ..data import sample_bars
 from ..envs import (
@@ -68,9 +67,10 @@ def books() -> None:
 # %% ../../nbs/api/09_pipeline/14_warming.ipynb #learn1
 def learners() -> None:
     "The shortest trainings."
+    from btc_hedge_rl.agents import train_pathwise, train_ppo      # with PyTorch
     task, walks = DeltaTask(action=RuleBand(), relative=True), random_walks(16)
-    agents.train_pathwise(task, walks, epochs=1, batch=8, progress=False)
-    agents.train_ppo(task, walks, 1, progress=False)
+    train_pathwise(task, walks, epochs=1, batch=8, progress=False)
+    train_ppo(task, walks, 1, progress=False)
 
 # %% ../../nbs/api/09_pipeline/14_warming.ipynb #253b33fa
 CHORES = {"markets": markets, "prices": prices, "hedges": hedges, "books": books, "learners": learners}
