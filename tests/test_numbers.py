@@ -149,10 +149,30 @@ def test_conclusions():
     assert len(told) == 4 and all(digits(of[metric.lower()] - best[metric.lower()], gap) for metric, gap in told)
 
 
+def pictures_to_turn():
+    "What the pictures of the guide draw, the bars of the run and the intervals between its strategies last."
+    return [json.loads(text) for page in outputs("guides/10_turn.ipynb", "text/html") for text in re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)]
+
+
+def test_who_against_whom_is_of_this_run():
+    "Each interval that can be turned to is one the run compared, first less second; whoever is not compared has none."
+    from btc_hedge_rl.backtest import known_pairs
+    told, known = pictures_to_turn()[-1], known_pairs(METRICS)
+    strategies = [names()[name] for name in METRICS["delta_hedging"]]
+    assert told["names"] == strategies and told["up"] == [True, False, False, False]
+    drawn = {}
+    for metric, by_market in zip(("mean", "std", "cvar95", "risk_cost"), told["rows"], strict=True):
+        for world, by_rival in zip(METRICS["worlds"], by_market, strict=True):
+            for second, rows in zip(METRICS["delta_hedging"], by_rival, strict=True):
+                drawn |= {(world, metric, first, second): row for first, row in zip(METRICS["delta_hedging"], rows, strict=True) if row}
+    assert drawn.keys() == {key for key in known if key[1] in ("mean", "std", "cvar95", "risk_cost")}
+    assert all(row == [pytest.approx(value, rel=1e-3) for value in known[key]] for key, row in drawn.items())
+
+
 def test_the_picture_to_turn_is_of_this_run():
-    "Each bar of the last picture of the guide is the run's number."
+    "Each bar of the picture of the guide is the run's number."
     from btc_hedge_rl.ground import readable
-    told = [json.loads(text) for page in outputs("guides/10_turn.ipynb", "text/html") for text in re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)][-1]
+    told = pictures_to_turn()[-2]
     (_, measures), (_, markets) = told["knobs"]
     bars = dict(zip(measures, told["lines"][0][3], strict=True))
     assert told["x"] == [names()[name] for name in METRICS["delta_hedging"]] and len(bars) == 4

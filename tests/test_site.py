@@ -428,7 +428,35 @@ def test_prepared_notebooks_are_complete():
         plain = lambda text: [line for line in text.splitlines() if not line.startswith("#|")]
         assert sorted(map(plain, texts(nb, "code"))) == sorted(map(plain, texts(page, "code"))), path.name      # details come later on a page
         assert mimes(nb) == mimes(page), path.name
-        assert "define(" not in "".join(texts(page, "markdown"))
+        assert "widgets" not in page["metadata"] and "define(" not in json.dumps(page["cells"]), path.name      # scripts of widgets
+
+
+def test_what_quarto_reads(tmp_path):
+    "The settings that both renderers read lead to files that are there, and to pages; light and dark follow the reader and have a button."
+    import yaml
+    from btc_hedge_rl.site.building import _prepare
+    work = tmp_path / "work"
+    shutil.copytree(ROOT / "nbs" / "site", work / "nbs" / "site")
+    for name in ("settings.ini", "_quarto.yml"): shutil.copy(ROOT / name, work)
+    shown = "[source](https://git.example/blob/main/btc_hedge_rl/ground/units.py#L1)\n\n### half_life\n\n```python\nhalf_life(rate)\n```"
+    told = {"cell_type": "code", "source": "show_doc(half_life)", "metadata": {}, "outputs": [{"data": {"text/markdown": shown}}]}
+    for name, cells in {"index": [], "api/00_ground/01_units": [told]}.items():
+        raw = {"cell_type": "raw", "metadata": {}, "source": f"---\ntitle: {name}\noutput-file: x.html\n---\n"}
+        path = work / "_proc" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"cells": [raw, *cells], "metadata": {"widgets": {"state": {}}}, "nbformat": 4, "nbformat_minor": 5}))
+    pages = _prepare(work, ROOT / "btc_hedge_rl")
+    quarto = yaml.safe_load((pages / "_quarto.yml").read_text())
+    html, website = quarto["format"]["html"], quarto["website"]
+    assert html["respect-user-color-scheme"] is True and set(html["theme"]) == {"light", "dark"}      # two themes: a button for them
+    assert all((pages / file).is_file() for file in (website["navbar"]["logo"], website["favicon"], html["css"], *quarto["project"]["resources"]))
+    listed = re.findall(r"[\w/*]+\.ipynb", json.dumps(website["sidebar"]))
+    assert "index.ipynb" in listed and all(list(pages.glob(name)) for name in listed)
+    front, room = (json.loads((pages / name).read_text()) for name in ("index.ipynb", "api/ground/units.ipynb"))
+    assert "page-layout: full" in "".join(front["cells"][0]["source"])      # else Quarto squeezes figure, table and commands into a column of text
+    (signature,), = ([o["data"]["text/markdown"] for o in c["outputs"]] for c in room["cells"] if c["cell_type"] == "code")
+    assert re.fullmatch(r"::: {\.signature}\n.*half_life.*\n:::", "".join(signature), re.S)      # its own box, without the renderer's wrapper
+    assert "widgets" not in room["metadata"] and all(isinstance(c["source"], list) for c in (*front["cells"], *room["cells"]))
 
 
 @pytest.mark.skipif(not shutil.which("quarto"), reason="Quarto is not installed: its pages were not rendered")

@@ -85,7 +85,15 @@ def _call(command: list, cwd: Path, project: Path) -> None:
 # %% ../../nbs/api/11_site/13_building.ipynb #a48f959a
 _PROCESS = """
 import os, sys
+sys.modules["rfc3987_syntax"] = None
+from nbdev import processors
 from nbdev.serve import proc_nbs
+shell = processors.CaptureShell()
+def fresh():
+    shell.reset(new_session=False)
+    shell.result = shell.exc = None
+    return shell
+processors.CaptureShell = fresh
 proc_nbs("nbs", force=True, n_workers=0)
 sys.stdout.flush()
 os._exit(0)
@@ -130,9 +138,10 @@ def _write_sources(package: Path, pages: Path) -> None:
 # %% ../../nbs/api/11_site/13_building.ipynb #08d4a875
 def _rename_pages(pages: Path, hosts: dict, package: Path, references: dict, boxes: dict = {}) -> None:
     "Tidy every processed notebook and give it the name of its page."
+    blocks = source_blocks(package)
     for path in sorted(pages.rglob("*.ipynb")):
         name = path.relative_to(pages).as_posix()
-        nb = make_page(json.loads(path.read_text(encoding="utf-8")), name, hosts, package, references, boxes)
+        nb = make_page(json.loads(path.read_text(encoding="utf-8")), name, hosts, package, references, boxes, blocks)
         page = pages / page_name(name)
         page.parent.mkdir(parents=True, exist_ok=True)
         path.unlink()
@@ -181,6 +190,21 @@ def _check_target(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()) and not (out / "search.json").exists():
         raise InputError(f"{out}: is not empty and holds no site; give another folder.")
 
+# %% ../../nbs/api/11_site/13_building.ipynb #2181abad
+_RENDER = """
+import functools
+from smalldocs import highlight, layout
+from smalldocs.cli import main
+highlight.css_class = functools.cache(highlight.css_class)
+href, known = layout.Layout.href, {}
+def remembered(self, item):
+    key = self.page.out.parent, item
+    if key not in known: known[key] = href(self, item)
+    return known[key]
+layout.Layout.href = remembered
+main()
+"""
+
 # %% ../../nbs/api/11_site/13_building.ipynb #479a4ae4
 def _renderer(
     name: str,  # `"auto"`, `"smalldocs"` or `"quarto"`
@@ -195,7 +219,7 @@ def _renderer(
     if name == "quarto" or (name == "auto" and quarto and not smalldocs):
         return [quarto, "render", "--no-execute"]
     site_tool("smalldocs")
-    return [sys.executable, "-c", "from smalldocs.cli import main; main()", "render", "--strict", "."]
+    return [sys.executable, "-c", _RENDER, "render", "--strict", "."]
 
 # %% ../../nbs/api/11_site/13_building.ipynb #bceb6354
 def ideas_first(

@@ -107,13 +107,11 @@ def _step_headings(soup) -> None:
 
 # %% ../../nbs/api/11_site/09_finishing.ipynb #b75b6302
 def _mark_signatures(soup) -> None:
-    "Let the style sheet tell the signatures of the library from other output."
-    for source in soup.find_all("a", string="source"):
-        block = source.find_parent("div", class_="cell-output-markdown")
-        if block:
-            block["class"].append("signature")
-            source.attrs = {"href": source["href"], "class": "source-link"}
-            block.hr.decompose()
+    "Give the link to the source its place in the box of a signature, which needs no rule above it."
+    for block in soup.select("div.signature"):
+        source = block.find("a", string="source")
+        if source: source.attrs = {"href": source["href"], "class": "source-link"}
+        if block.hr: block.hr.decompose()
 
 # %% ../../nbs/api/11_site/09_finishing.ipynb #e02fee27
 _NAMES = {"quarto-color-scheme-toggle": "Dark or light", "code-copy-button": "Copy the code", "navbar": "Site",
@@ -159,6 +157,17 @@ def _put_back(
     rest = iter(code)
     return _CODE.sub(lambda block: block[1] + next(rest) + block[3], text)
 
+# %% ../../nbs/api/11_site/09_finishing.ipynb #32cc16ed
+_SIDEBAR = re.compile(r'(<div class="sidebar-menu-container">)(.*?)(</div></nav>)', re.S)
+
+def _mend_links(
+    links: str,  # Of a sidebar
+) -> str:
+    "For the links of a sidebar, what `_name_parts` and `_open_to_keyboards` do for other parts of a page."
+    toggles = r'<a ([^>]*?)role="navigation" ([^>]*)>(.*?)</a>'
+    links = re.sub(toggles, r'<button \1\2 type="button">\3</button>', links, flags=re.S)
+    return re.sub(r'<i class="(bi [^"]*)">', r'<i class="\1" aria-hidden="true">', links)
+
 # %% ../../nbs/api/11_site/09_finishing.ipynb #f41a4c5e
 def finish(
     page: Path,  # Rendered page
@@ -166,11 +175,14 @@ def finish(
 ) -> None:
     "Finish a rendered page in place."
     text, code = _set_aside(drawings_as_images(page.read_text(encoding="utf-8")))
-    soup = parse_html(text)
+    links = _SIDEBAR.search(text)
+    soup = parse_html(_SIDEBAR.sub(r"\1\3", text))
     for mend in (_drop_external, _formulas_of_tables, _typeset, _step_headings, _box_tables, _mark_signatures,
                  _name_parts, _open_to_keyboards): mend(soup)
     unpack_pictures(soup, site, "../" * (len(page.relative_to(site).parts) - 1))
-    page.write_text(_put_back(str(soup), code), encoding="utf-8")
+    text = _put_back(str(soup), code)
+    if links: text = _SIDEBAR.sub(lambda bar: bar[1] + _mend_links(links[2]) + bar[3], text)
+    page.write_text(text, encoding="utf-8")
 
 # %% ../../nbs/api/11_site/09_finishing.ipynb #b3fddc96
 def mend_anchors(

@@ -19,11 +19,11 @@ from ..pipeline import cell_text
 # %% ../../nbs/api/11_site/04_signatures.ipynb #4996e312
 _tree = functools.cache(ast.parse)
 
-def _definition(module: str, line: int):
-    "The definition that begins on a line, or whose decorator does; None if there is none."
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            if line in (node.lineno, *(d.lineno for d in node.decorator_list)): return node
+@functools.cache
+def _definitions(module: str) -> dict:
+    "Line → the definition that begins there, or whose decorator does."
+    named = [node for node in ast.walk(_tree(module)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    return {line: node for node in named[::-1] for line in (node.lineno, *(d.lineno for d in node.decorator_list))}
 
 # %% ../../nbs/api/11_site/04_signatures.ipynb #2a0e53db
 def _head(lines: list[str], node) -> list[str]:
@@ -44,7 +44,7 @@ def signature(
     line: int,  # First line of a definition or of its decorator
 ) -> str:  # Empty if none begins there
     "The head of a definition as it was written; of a class its fields, or else how it is made."
-    lines, node = module.splitlines(), _definition(module, line)
+    lines, node = module.splitlines(), _definitions(module).get(line)
     if node is None: return ""
     text, inner = _head(lines, node), node.body if isinstance(node, ast.ClassDef) else []
     fields = list(filter(_is_field, inner))

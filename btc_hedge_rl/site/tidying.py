@@ -65,11 +65,12 @@ def in_code_order(
     return [cell for shown, run in groups for cell in (sorted(run, key=_source_line) if shown else run)]
 
 # %% ../../nbs/api/11_site/07_tidying.ipynb #d1f59ca6
-def _front_matter(cell: dict, number: str) -> None:
-    "Give the page its place in the sidebar, and the name of its file instead of nbdev's."
+def _front_matter(cell: dict, name: str) -> None:
+    "Give the page its place in the sidebar, and the name of its file instead of nbdev's; the front page all the width."
     front = yaml.safe_load(cell_text(cell["source"]).strip().strip("-")) or {}
     front.pop("output-file", None)
-    if number: front["order"] = int(number)
+    if number := re.match(r"\d+", name): front["order"] = int(number[0])
+    if name == "index.ipynb": front["page-layout"] = "full"
     cell["source"] = "---\n" + yaml.safe_dump(front, allow_unicode=True, sort_keys=False) + "---\n"
 
 # %% ../../nbs/api/11_site/07_tidying.ipynb #2f9d394f
@@ -85,6 +86,8 @@ def _own_module(path: str) -> str:
     return f"{folder}/__init__" if room == folder else f"{folder}/{room}".strip("/")
 
 # %% ../../nbs/api/11_site/07_tidying.ipynb #269e9214
+_SIGNATURE = "::: {{.signature}}\n{}\n:::"      # a box of its own, whatever a renderer puts around outputs
+
 def _finish_code(
     cell: dict,  # Code cell, changed in place
     path: str,  # Of its notebook, below nbs/
@@ -102,7 +105,7 @@ def _finish_code(
         if svg: data["image/svg+xml"] = svg[svg.index("<svg"):]
         if "text/markdown" not in data: continue
         shown = cell_text(data["text/markdown"])
-        if signature: shown = as_written(shown, package, _own_module(path))
+        if signature: shown = _SIGNATURE.format(as_written(shown, package, _own_module(path)))
         data["text/markdown"] = _shown_markdown(shown, fix)
     drawn = any(mime.startswith("image/") for data in datas for mime in data)
     if drawn: cell["source"] = with_alt_text(cell["source"], heading)
@@ -115,14 +118,15 @@ def make_page(
     package: Path = Path("btc_hedge_rl"),  # Folder of the modules
     references: dict = {},  # From `read_references`
     boxes: dict = {},  # From `read_boxes`
+    blocks: dict | None = None,  # From `source_blocks`; of the package by default
 ) -> dict:  # The same notebook, ready to render
     "Make a processed notebook a page: place, links, texts of figures, outputs worth keeping."
-    blocks = source_blocks(package)
+    if blocks is None: blocks = source_blocks(package)
     fix = lambda text: local_links(text, "../" * path.count("/"), hosts, blocks)
-    heading, number, keys = Path(path).stem, re.match(r"\d*", Path(path).name)[0], []
+    heading, keys = Path(path).stem, []
     numbers = equation_numbers([cell_text(c["source"]) for c in nb["cells"] if c["cell_type"] == "markdown"])
     nb["cells"] = in_code_order(nb["cells"])
-    if nb["cells"][0]["cell_type"] == "raw": _front_matter(nb["cells"][0], number)
+    if nb["cells"][0]["cell_type"] == "raw": _front_matter(nb["cells"][0], Path(path).name)
     for cell in nb["cells"]:
         if cell["cell_type"] == "markdown":
             source = cell_text(cell["source"])
@@ -132,4 +136,5 @@ def make_page(
     sources = {"cell_type": "markdown", "metadata": {}, "source": reference_list(keys, references)}
     nb["cells"] = tucked(framed([*nb["cells"], *([sources] if keys else [])], path))
     for cell in nb["cells"]: cell["source"] = cell_text(cell["source"]).splitlines(keepends=True)
+    nb.get("metadata", {}).pop("widgets", None)      # for which a renderer would load scripts
     return nb
