@@ -477,6 +477,22 @@ def test_pages_of_the_study_name_their_run(site):
     assert [p.name for p in pages if "Executed by" not in p.read_text(encoding="utf-8")] == []
 
 
+def test_downloads_open_as_notebooks(site):
+    "What a page of the study gives to take home is a valid notebook of the same title, with the outputs the page shows."
+    import bs4
+    import nbformat
+    pages = sorted((site / "research").glob("*.html"))
+    for page in pages:
+        soup = bs4.BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        link, = soup.select("p.download > a[download]")
+        nb = nbformat.read(page.parent / link["href"], as_version=4)
+        nbformat.validate(nb)
+        assert nb.cells[0].source.splitlines()[0] == f"# {soup.h1.get_text(strip=True)}", page.name
+        drawn = [o for c in nb.cells for o in c.get("outputs", []) if {"image/svg+xml", "image/png"} & o.get("data", {}).keys()]
+        assert len(drawn) == len(soup.select("main a.picture")) > 0, page.name
+    assert len(pages) > 6
+
+
 def test_library_pages_show_every_public_name(site):
     "Definitions by their heading, constants by their code; a signature names its parameters."
     import bs4

@@ -31,7 +31,7 @@ def told_pairs(
 
 # %% ../../nbs/api/11_site/14_verdicts.ipynb #c6da1e57
 _SCRIPT = "(() => {" + DRAWING + """
-  const number = x => (+x.toFixed(Math.abs(x) < 1 ? 2 : 1) || 0).toString().replace("-", "−");
+  const minus = text => text.replace("-", "−"), number = x => minus((+x.toFixed(1) || 0).toFixed(1));
   const word = (row, up) => row[1] <= 0 && row[2] >= 0 ? "undecided" : row[0] > 0 === up ? "better" : "worse";
   const words = (row, up) => row ? `${number(row[0])} [${number(row[1])}, ${number(row[2])}] ${word(row, up)}` : "";
   const colours = {better: "#009E73", worse: "#D55E00", undecided: "#7A7A7A"};
@@ -43,7 +43,7 @@ _SCRIPT = "(() => {" + DRAWING + """
     const text = (x, y, said, side) => add(svg, "text", {x, y, "text-anchor": side, fill: "currentColor"}, said);
     const rule = {stroke: "currentColor", "stroke-opacity": .18};
     for (const t of ticks(-edge, edge, above ? 4 : 6)) {
-      add(svg, "line", {x1: X(t), x2: X(t), y1: 4, y2: foot, ...rule}); text(X(t), foot + 16, number(t), "middle"); }
+      add(svg, "line", {x1: X(t), x2: X(t), y1: 4, y2: foot, ...rule}); text(X(t), foot + 16, minus(`${t}`), "middle"); }
     add(svg, "line", {x1: X(0), x2: X(0), y1: 4, y2: foot, stroke: "currentColor"});
     rows.forEach((row, i) => {
       const base = i * step + 18, y = above ? base + 13 : base - 4;
