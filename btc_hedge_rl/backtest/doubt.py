@@ -43,7 +43,7 @@ def schooled(
     market = contest.market("qed-hawkes", effort.n_train, effort.n_validation)
     tuned = tune_in(contest, "qed-hawkes", task, effort)
     seeds = range(contest.seed, contest.seed + effort.n_seeds)
-    ppo = [learn_ppo(market, tuned, effort.timesteps, seed) for seed in seeds]
+    ppo = [learn_ppo(market, tuned, effort.timesteps, seed, fresh=effort.fresh) for seed in seeds]
     network = learn_pathwise(market, tuned, effort.epochs, contest.seed, fresh=effort.fresh)
     return {"best_rule": tuned.tuned[tuned.best].rule, "ppo": ppo, "pathwise": network}
 
