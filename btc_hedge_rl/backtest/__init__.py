@@ -48,7 +48,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "teach_book", "BOOK_SECONDS", "book_jobs"],
     "objectives": ["risk_metric", "risk_gap", "Trial", "hold_contest", "PAIRS", "trial_record",
         "objectives_table", "plot_objectives", "objectives_sentence"],
-    "curves": ["School", "checked", "check_risks", "train_point", "train_ceiling", "kept_measurement", "learning_curve",
+    "curves": ["School", "on_stage", "checked", "check_risks", "train_point", "train_ceiling", "kept_measurement", "learning_curve",
         "curve_table", "plot_curve", "curve_sentence"],
     "doubt": ["SCHOOLS", "two_schools", "schooled", "STRANGE", "judge_schools", "doubt_record", "doubt_table",
         "doubt_sentence"],
