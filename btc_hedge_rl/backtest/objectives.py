@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAIRS', 'risk_metric', 'risk_gap', 'smoothed', 'Trial', 'hold_contest', 'trial_record', 'objectives_table',
-           'plot_objectives', 'objectives_sentence']
+           'plot_objectives', 'objectives_sentence', 'own_objective']
 
 # %% ../../nbs/api/08_backtest/30_objectives.ipynb #2420c1b4
 from dataclasses import replace
@@ -18,6 +18,7 @@ from ..ground import BP, readable
 from ..envs import DeltaTask, Objective, nearly_proportional
 from .comparing import Comparison, bootstrap_differences
 from .contest import ContestMarkets
+from .metrics import METRICS
 from .pictures import plot_intervals
 from .playing import BacktestResult, backtest
 from .schooling import Effort
@@ -140,3 +141,21 @@ def objectives_sentence(
         sized = "{difference:+.1f} [{low:+.1f}, {high:+.1f}] bp".format(**gap)
         return f"- *{readable(r['market'])}*, for {r['objective']}: {readable(first)} is {words} ({sized})"
     return "\n".join(map(told, records))
+
+# %% ../../nbs/api/08_backtest/30_objectives.ipynb #6c050870
+def own_objective(
+    results: dict,  # Market → result with the best rule and PPO, profits in bp
+    objective: Objective,  # That rules were tuned and agents trained for
+    n_boot: int = 2000,
+    level: float = .95,
+    seed: int = 0,
+) -> str:  # Markdown; empty where the objective is among the metrics
+    "PPO against the best rule in an objective that the metrics lack."
+    if objective.label in map(readable, METRICS): return ""
+    def told(market, result):
+        gap, risk = risk_gap(result, "ppo", "best_rule", objective, n_boot, level, seed), risk_metric(objective)
+        share = gap.difference / abs(np.mean(risk(result.samples["best_rule"])))
+        words = share_in_words(gap.verdict, share, "the best rule")
+        return f"- *{readable(market)}*: PPO is {words} ({gap.difference:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] bp)"
+    opening = f"Rules were tuned and agents trained for **{objective.label}**, not for this metric; in their own:"
+    return "\n".join([opening, "", *(told(*item) for item in results.items())])
