@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "files": ["InputError", "atomic_path", "jsonable", "write_json", "read_json", "sha256"],
     "streams": ["GOLDEN", "mix", "stream", "uniform", "ZIGGURAT_EDGE", "ZIGGURAT_RATIO", "normal_rare", "normal",
         "normals"],
-    "figures": ["PALETTE", "STRATEGY_COLOURS", "STRATEGY_NAMES", "kept_picture", "use_theme", "fan"],
+    "figures": ["PALETTE", "STRATEGY_COLOURS", "STRATEGY_NAMES", "lean_svg", "kept_picture", "use_theme", "fan"],
     "tables": ["METRIC_NAMES", "TASK_NAMES", "METRIC_FORMATS", "readable", "number_text", "cell_text", "show_table"],
     "records": ["to_record", "fits", "from_record"],
     "identity": ["package_hash", "versions", "processor", "identity", "told_apart"],
