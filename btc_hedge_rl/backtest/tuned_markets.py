@@ -140,7 +140,8 @@ def markets_table(
     def row(record):
         rule = record["rules"][record["best"]]
         return {"quoted volatility": record["task"]["vol"], "best rule": readable(record["best"]),
-                "its numbers": numbers_in_words(rule["numbers"]), "risk, bp": rule["risk"], "halves differ by": moved(rule)}
+                "its numbers": numbers_in_words(rule["numbers"]), "risk, bp": rule["risk"],
+                "halves differ by": moved(rule)}
     return pd.DataFrame({name: row(record) for name, record in records.items()}).T
 
 # %% ../../nbs/api/08_backtest/24_tuned_markets.ipynb #66b573a0

@@ -34,8 +34,8 @@ def falls_short(
     "What each world holds and what it misses."
     def said(name):
         held = by_seed[name]
-        return (f"**{readable(name).capitalize()}** holds {held.mean():.0%} of the facts on average over {len(held)} seeds "
-                f"({held.min():.0%} to {held.max():.0%}). It misses: {misses(board, name)}.")
+        return (f"**{readable(name).capitalize()}** holds {held.mean():.0%} of the facts on average over {len(held)} "
+                f"seeds ({held.min():.0%} to {held.max():.0%}). It misses: {misses(board, name)}.")
     return "\n\n".join(map(said, by_seed))
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #b03e30d7
@@ -51,8 +51,8 @@ def which_world(
               if best != "qed-hawkes" else
               "It is the model of the study, and nothing in these bars asks for a richer one.")
     stress = ", ".join(f"{readable(name)} ({share:.0%})" for name, share in inside.items() if name not in by_seed)
-    return (f"Of the calibrated models, **{readable(best)}** is closer to these bars, by {mean[best] - rest:.0%} of the "
-            f"facts. {advice}\n\nThe others, {stress}, are for testing what breaks; they need not resemble the bars.")
+    return (f"Of the calibrated models, **{readable(best)}** is closer to these bars, by {mean[best] - rest:.0%} of "
+            f"the facts. {advice}\n\nThe others, {stress}, are for testing what breaks; they need not resemble the bars.")
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #7d4de15c
 def model_answer(
