@@ -6,7 +6,7 @@
 __all__ = ['tune_exactly', 'tune_all_exactly', 'CertificateEffort', 'learners_of', 'certificate_record', 'certificate_of',
            'reference_certificate', 'certified_rules_table', 'certified_where']
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #1a87c4ad
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #7228ebf8
 import json
 from importlib.resources import files
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ..ground import BP, readable, show_table
 from ..strategies import Band, Family, Grid, JumpLaw, NoTradeProblem, risk_on_grid, rule_families
 from .rule_tuning import TunedBand, tune_rule
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #3bcb3c75
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #fc835d69
 def tune_exactly(
     problem: NoTradeProblem,
     family: Family,  # Of rules without memory
@@ -27,7 +27,7 @@ def tune_exactly(
     def risk(rule, rough): return [risk_on_grid(problem, rule, grid)] * 2      # the same on both halves of no paths
     return tune_rule(family, risk, lambda pair: sum(pair) / 2)
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #09db409a
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #92d1867c
 def tune_all_exactly(
     problem: NoTradeProblem,
     grid: Grid = Grid().coarser,
@@ -37,7 +37,7 @@ def tune_all_exactly(
     tuned = {name: tune_exactly(problem, family, grid) for name, family in families.items() if name != "trailing_band"}
     return dict(sorted(tuned.items(), key=lambda item: item[1].risk))
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #f466c02f
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #e21a6601
 class CertificateEffort(NamedTuple):
     "What is spent on a certificate; by default as much as behind the one that is kept."
     n_train: int = 48_000  # Paths
@@ -48,7 +48,7 @@ class CertificateEffort(NamedTuple):
     n_unseen: int = 30_000  # Paths that judge
     grid: Grid = Grid(5e-4, 201)  # On which the optimum is computed
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #815a141d
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #d3ff71d9
 def learners_of(
     problem: NoTradeProblem,
     rule: Band,  # Where all begin
@@ -65,7 +65,7 @@ def learners_of(
     network = train_pathwise(task, train, effort.epochs, batch=500, progress=False)
     return {"pathwise": network} | {f"PPO, seed {seed}": ppo(seed) for seed in range(effort.n_seeds)}
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #8f8147f1
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #f82ef964
 def certificate_record(
     problem: NoTradeProblem,
     effort: CertificateEffort = CertificateEffort(),
@@ -82,7 +82,7 @@ def certificate_record(
     told = {name: getattr(found, name) for name in ("optimum", "error", "luck", "luck_error", "n_paths")}
     return dict(**told, table=found.table.T.to_dict(), rules=rules, problem=asked, effort=spent, start=repr(best))
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #178affbb
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #c2867772
 def certificate_of(
     record: dict,  # From `certificate_record`, perhaps read from a file
 ):  # Certificate, see `certify`
@@ -91,13 +91,13 @@ def certificate_of(
     numbers = [record[name] for name in ("optimum", "error", "luck", "luck_error")]
     return Certificate(*numbers, pd.DataFrame(record["table"]).T, record["n_paths"])
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #2f938769
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #edf97a24
 def reference_certificate() -> dict:
     "The record that comes with the package, of the packaged model."
     file = files("btc_hedge_rl").joinpath("reference/certificate.json")
     return json.loads(file.read_text(encoding="utf-8"))
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #8b3275c5
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #64193927
 def certified_rules_table(
     record: dict,  # From `certificate_record`
 ):  # Styled table
@@ -105,7 +105,7 @@ def certified_rules_table(
     gaps = pd.Series(record["rules"]).sub(record["optimum"]).sort_values().rename("above the optimum")
     return show_table(gaps, "Exact risk of tuned rules above the optimum, bp", ".2f")
 
-# %% ../../nbs/api/08_backtest/35_certified.ipynb #f64d901e
+# %% ../../nbs/api/08_backtest/35_certified.ipynb #7c38bdb1
 def certified_where(
     record: dict,  # From `kept_measurement`
 ) -> str:  # Markdown
