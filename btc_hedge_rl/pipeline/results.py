@@ -19,10 +19,10 @@ RESULTS = {  # section of metrics.json → its title, and the unit of its money 
 
 def collect_metrics(
     folder: Path,  # Run folder
-) -> dict:  # Task → strategy → metric → value of the main world; `worlds`, `comparisons`, `shares`, walks
+) -> dict:  # Task → strategy → metric → value of the main world; `worlds`, `comparisons`, `shares`, `pairs`, walks
     "The results of a run, from the artifacts of its steps."
     files = {key: folder / "artifacts" / f"{key}.json" for key in (*RESULTS, "worlds", "comparisons", "shares",
-                                                            "walk_forward")}
+                                                            "pairs", "walk_forward")}
     return {key: read_json(path) for key, path in files.items() if path.exists()}
 
 # %% ../../nbs/api/09_pipeline/08_results.ipynb #7699473d

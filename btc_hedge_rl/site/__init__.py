@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "references": ["read_references", "in_text", "listed", "cited", "reference_list", "equation_numbers", "numbered"],
     "skeleton": ["STEPS", "strip", "framed", "read_boxes", "found_by", "boxed", "details_title", "tucked"],
     "tidying": ["folded", "in_code_order", "make_page"],
-    "pictures": ["as_webp", "lean_svg", "in_both_schemes", "drawings_as_images", "unpack_pictures"],
+    "pictures": ["as_webp", "in_both_schemes", "drawings_as_images", "unpack_pictures"],
     "finishing": ["align_numbers", "finish", "mend_anchors", "local_css"],
     "turning": ["DRAWING", "still_image", "turned"],
     "episodes": ["three_paths", "told_path", "three_episodes", "played"],
