@@ -24,7 +24,8 @@ help: ## show this list
 	@sed -n '3,4s/^#  */e.g. /p' $(MAKEFILE_LIST)
 
 # The environments, made once and brought up to date when the requirements change: what the study needs, and all that developers need, which includes it.
-# While the larger packages are installed a core is idle: `btc-hedge warm` compiles what the study runs, and nothing waits for it or minds if it fails.
+# While the larger packages are installed a core is idle: `btc-hedge warm` compiles what the study runs, and afterwards what learners run, for which those packages are
+# needed. Nothing waits for it or minds if it fails.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
 	@echo "setting up $(VENV), once: about $(2) packages, a few minutes"
@@ -32,6 +33,7 @@ define install
 	@$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e .
 	@(nice $(BIN)/btc-hedge warm --workers 1 > $(VENV)/warm.log 2>&1 < /dev/null &)
 	@$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e '.[$(1)]'
+	@(nice $(BIN)/btc-hedge warm --workers 1 >> $(VENV)/warm.log 2>&1 < /dev/null &)
 	@touch $(3)
 endef
 
@@ -49,7 +51,7 @@ run: $(READY) ## the study: notebooks 01 to 08 into one run folder
 	$(BIN)/btc-hedge run --profile "$$PROFILE" $(if $(DATA),--data "$$DATA") $(if $(REPAIR),--repair "$$REPAIR") $(if $(OUT),--out "$$OUT") "$$@"
 
 test: $(READY_DEV) browser ## every test, from the notebooks' own cells to the site in a browser
-	$(BIN)/python -m pytest -n logical --dist loadgroup --durations=10 -ra $(T) tests
+	$(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder --durations=10 -ra $(T) tests
 
 # The site is tested in a real browser; without one those tests are skipped and say so.
 browser:

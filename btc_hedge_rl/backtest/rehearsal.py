@@ -90,9 +90,11 @@ def walk_band(low, high, course, terms, out):
         held = pnl = paid = traded = peak = fall = 0.0
         price, option, vol, last = course.price[i], course.option[i], course.local_vol[i], low.shape[1]
         for t in range(last):
-            order = accepted(terms, min(max(held, low[i, t]), high[i, t]) - held, price[t])
-            now, size = held + order, abs(order)
-            cost = trading_cost(terms, order, price[t], vol[t]) + now * course.due[i, t]
+            now, size, cost = held, 0.0, 0.0
+            if not low[i, t] <= held <= high[i, t]:            # at most bars nothing is traded
+                order = accepted(terms, min(max(held, low[i, t]), high[i, t]) - held, price[t])
+                now, size, cost = held + order, abs(order), trading_cost(terms, order, price[t], vol[t])
+            cost += now * course.due[i, t]
             if t == last - 1: cost, size = cost + trading_cost(terms, now, price[last], vol[last]), size + abs(now)
             pnl += option[t] - option[t + 1] + now * (price[t + 1] - price[t]) - cost
             paid, traded, peak, held = paid + cost, traded + size, max(peak, pnl), now

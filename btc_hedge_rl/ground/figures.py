@@ -55,19 +55,20 @@ def lean_svg(
     svg: str,  # A drawing of Matplotlib
 ) -> str:  # The same to the eye
     "Leave out of a drawing what nobody sees."
-    seen = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
+    seen = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg"):], flags=re.S)
     seen = re.sub(r"-?\d+\.\d+", _shorter, seen)
     letters = re.sub(r'"(#?)DejaVuSans-', r'"\1g-', seen)
     placed = re.sub(r'<use xlink:(href="[^"]+") transform="translate\(([-\d.]+) 0\)"/>', r'<use \1 x="\2"/>', letters)
     return re.sub(r"\s+", " ", placed).replace("> <", "><")
 
 # %% ../../nbs/api/00_ground/04_figures.ipynb #88bbd670
-_MANY = 500     # Points above which an artist of a heavy figure becomes pixels
-
 def _points(artist) -> int:
     "How many points an artist draws."
     if isinstance(artist, mpl.lines.Line2D): return len(artist.get_xdata())
     return max(sum(len(path.vertices) for path in artist.get_paths()), len(artist.get_offsets()))
+
+# %% ../../nbs/api/00_ground/04_figures.ipynb #07b92188
+_MANY = 500     # Points above which an artist of a heavy figure becomes pixels
 
 @contextmanager
 def _crowds_as_pixels(fig):

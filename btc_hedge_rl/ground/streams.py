@@ -13,7 +13,7 @@ from numba import njit, prange
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the step of the counter, an odd number near 2⁶⁴ over the golden ratio
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
-@njit(cache=True, inline="always")
+@njit(cache=True, forceinline=True)
 def mix(
     z: np.uint64,  # Any word
 ) -> np.uint64:  # A word that looks unrelated
@@ -32,7 +32,7 @@ def stream(
     return mix(mix(np.uint64(seed) + GOLDEN) + np.uint64(index) * _MIX1 + GOLDEN)
 
 # %% ../../nbs/api/00_ground/03_streams.ipynb #dee23176
-@njit(cache=True, inline="always")
+@njit(cache=True, forceinline=True)
 def uniform(
     state: np.uint64,  # Stream state
 ):  # (next state, draw in (0, 1))

@@ -11,7 +11,7 @@ import lazy_loader as lazy
 # %% ../../nbs/api/04_market/00_market.ipynb #d73b2705
 _formulas = {
     "pricing": ["CONTRACT", "mills_ratio", "INV_SQRT_2PI", "total_stdev", "value_from_density", "bs_scalar",
-                "call_flags", "flat_broadcast", "Valuation", "black_scholes"],
+                "call_flags", "flat_broadcast", "Valuation", "black_scholes", "call_slopes"],
     "implied": ["implied_vol"],
     "volatility": ["realised_vol"],
     "described": ["known_fields", "is_number", "is_duration"],

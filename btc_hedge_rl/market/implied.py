@@ -9,8 +9,9 @@ __all__ = ['implied_vol']
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
+from ..ground import LEAN, in_parts
 from .pricing import INV_SQRT_2PI, call_flags, flat_broadcast, mills_ratio
 
 # %% ../../nbs/api/04_market/02_implied.ipynb #d369ba5d
@@ -54,9 +55,9 @@ def _implied_stdev(
     return s
 
 # %% ../../nbs/api/04_market/02_implied.ipynb #61bfd3b8
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(nogil=True, **LEAN)
 def _implied_vols(price, spot, strike, tau, is_call, out):
-    for i in prange(out.size):
+    for i in range(out.size):
         inside = max(spot[i] - strike[i], 0.0) if is_call[i] else max(strike[i] - spot[i], 0.0)
         meaningful = spot[i] > 0 and strike[i] > 0 and tau[i] > 0
         b = (price[i] - inside) / math.sqrt(spot[i] * strike[i])
@@ -74,5 +75,5 @@ def implied_vol(
     "Black–Scholes implied volatility; arguments broadcast."
     arrays, shape = flat_broadcast(price, S, K, tau, call_flags(kind))
     out = np.empty(arrays[0].size)
-    _implied_vols(*arrays, out)
+    in_parts(lambda i, j: _implied_vols(*(a[i:j] for a in arrays), out[i:j]), out.size, 1024)
     return out.reshape(shape)[()]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTRACT', 'INV_SQRT_2PI', 'mills_ratio', 'total_stdev', 'value_from_density', 'bs_scalar', 'call_flags',
-           'flat_broadcast', 'Valuation', 'black_scholes']
+           'flat_broadcast', 'Valuation', 'black_scholes', 'call_slopes']
 
 # %% ../../nbs/api/04_market/01_pricing.ipynb #c04e143c
 import math
@@ -16,6 +16,7 @@ from numpy.polynomial import chebyshev
 from scipy import special
 
 from ..ground import InputError, read_only
+from ..simulator import log_unit
 
 # %% ../../nbs/api/04_market/01_pricing.ipynb #e7b435eb
 def _mills_coefficients(
@@ -139,7 +140,8 @@ def flat_broadcast(
     "Arguments of one shape, as compiled loops want them."
     shape = np.broadcast_shapes(*(np.shape(a) for a in arrays))
     typed = (np.asarray(a, bool if np.asarray(a).dtype == bool else float) for a in arrays)
-    return [read_only(np.ascontiguousarray(np.broadcast_to(a, shape)).reshape(-1)) for a in typed], shape
+    wide = (a if a.shape == shape else np.broadcast_to(a, shape) for a in typed)
+    return [read_only(np.ascontiguousarray(a).reshape(-1)) for a in wide], shape
 
 # %% ../../nbs/api/04_market/01_pricing.ipynb #19399859
 class Valuation(NamedTuple):
@@ -163,3 +165,37 @@ def black_scholes(
     out = np.empty((5, arrays[0].size))
     (_black_scholes_few if arrays[0].size < 4096 else _black_scholes_blocks)(*arrays, out)
     return Valuation(*(row.reshape(shape)[()] for row in out))
+
+# %% ../../nbs/api/04_market/01_pricing.ipynb #09586cdf
+@njit(cache=True, parallel=True, error_model="numpy", fastmath=CONTRACT)
+def _slope_blocks(spot, strike, tau, sigma, delta, gamma):
+    "Fill in delta and gamma of calls, 256 at a time."
+    size, block = spot.size, 256
+    for b in prange((size + block - 1) // block):
+        first, last = b * block, min((b + 1) * block, size)
+        n, S, K, T, V = last - first, spot[first:last], strike[first:last], tau[first:last], sigma[first:last]
+        D, G, k, s, density = delta[first:last], gamma[first:last], np.empty(block), np.empty(block), np.empty(block)
+        for i in range(n):
+            ratio = S[i] / K[i]
+            k[i] = log_unit(ratio) if (ratio > 1e-300) & (ratio < 1e300) else math.nan
+        for i in range(n):
+            s[i] = total_stdev(T[i], V[i])
+            d1 = k[i] / s[i] + 0.5 * s[i]
+            density[i] = -0.5 * d1 * d1
+        for i in range(n): density[i] = INV_SQRT_2PI * math.exp(density[i])
+        for i in range(n):
+            _, D[i], G[i], _, _ = value_from_density(S[i], K[i], T[i], V[i], True, k[i], s[i], density[i])
+
+# %% ../../nbs/api/04_market/01_pricing.ipynb #1673a6d5
+def call_slopes(
+    S,  # Spot, USD
+    K,  # Strike, USD
+    tau,  # Years to expiry
+    sigma,  # Annualised volatility
+) -> tuple:  # Delta, BTC per option; gamma, its change per USD
+    "Delta and gamma of calls, as in `black_scholes`, for positive prices."
+    arrays, shape = flat_broadcast(S, K, tau, sigma)
+    if arrays[0].size < 4096: return black_scholes(S, K, tau, sigma)[1:3]
+    delta, gamma = np.empty((2, arrays[0].size))
+    _slope_blocks(*arrays, delta, gamma)
+    return delta.reshape(shape), gamma.reshape(shape)

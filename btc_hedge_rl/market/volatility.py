@@ -9,12 +9,12 @@ __all__ = ['realised_vol']
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from ..ground import BARS_PER_YEAR, DT, InputError, rate_from_half_life, read_only
+from ..ground import BARS_PER_YEAR, DT, LEAN, InputError, in_parts, rate_from_half_life, read_only
 
 # %% ../../nbs/api/04_market/03_volatility.ipynb #24987956
-@njit(cache=True, parallel=True)
+@njit(nogil=True, **LEAN)
 def _ewma_vol(
     close: np.ndarray,  # (n_paths, n_steps + 1)
     decay: float,  # λ, a bar
@@ -22,7 +22,7 @@ def _ewma_vol(
     out: np.ndarray,  # (n_paths, n_steps + 1), filled
 ) -> None:
     "Trailing exponentially weighted volatility of each row of `close`."
-    for p in prange(close.shape[0]):
+    for p in range(close.shape[0]):
         variance = initial[p]**2
         out[p, 0] = initial[p]
         for t in range(1, close.shape[1]):
@@ -42,5 +42,6 @@ def realised_vol(
     rows = np.ascontiguousarray(np.atleast_2d(array))
     out = np.empty_like(rows)
     start = np.ascontiguousarray(np.broadcast_to(np.asarray(initial, float), rows.shape[:1]))
-    _ewma_vol(read_only(rows), math.exp(-rate_from_half_life(half_life) * DT), read_only(start), out)
+    rows, start, decay = read_only(rows), read_only(start), math.exp(-rate_from_half_life(half_life) * DT)
+    in_parts(lambda i, j: _ewma_vol(rows[i:j], decay, start[i:j], out[i:j]), len(rows), 16)
     return out.reshape(array.shape)

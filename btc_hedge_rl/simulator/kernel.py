@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from ..ground import DT, GOLDEN, ZIGGURAT_EDGE, ZIGGURAT_RATIO, mix, normal, normal_rare, stream, uniform
+from ..ground import (
+    DT, GOLDEN, LEAN, ZIGGURAT_EDGE, ZIGGURAT_RATIO, in_parts, mix, normal, normal_rare, stream, uniform)
 from .events import time_to_hazard
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #ce86aaaf
@@ -106,58 +107,59 @@ def simulate_by_the_book(m, seed, first, candles, o, h, l, c):
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #04757fdc
 PATH_LANES, _BLOCK = 16, 8    # paths in lockstep; bars kept before they are written to their rows
-_X, _HAZARD, _UP, _DOWN, _OLD_UP, _OLD_DOWN, _Z, _PULL, _STEP, _HIGH, _LOW = range(11)   # rows of the floats
-_STATE, _JUMPS, _CANDLES, _LAYER, _PLAIN = range(5)                                      # rows of the random words
+_ROWS = range(0, 16 * PATH_LANES, PATH_LANES)                                     # where each row of lanes begins
+_X, _HAZARD, _UP, _DOWN, _OLD_UP, _OLD_DOWN, _Z, _PULL, _STEP, _HIGH, _LOW = _ROWS[:11]         # floats
+_STATE, _JUMPS, _CANDLES, _LAYER, _PLAIN = _ROWS[11:]                                           # random words
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #adf6d948
-@njit(cache=True)
+@njit(**LEAN)
 def _start_lanes(m, seed, first, f, w):
     "Streams and state of sixteen paths at their first close."
     for i in range(PATH_LANES):
-        w[_STATE, i] = stream(seed, first + i)
-        w[_JUMPS, i], w[_CANDLES, i] = mix(w[_STATE, i] + np.uint64(1)), mix(w[_STATE, i] + np.uint64(2))
-        w[_JUMPS, i], u = uniform(w[_JUMPS, i])
-        f[_HAZARD, i], f[_UP, i], f[_DOWN, i], f[_X, i] = -np.log(u), m.excess_up, m.excess_down, m.x0
+        w[_STATE + i] = stream(seed, first + i)
+        w[_JUMPS + i], w[_CANDLES + i] = mix(w[_STATE + i] + np.uint64(1)), mix(w[_STATE + i] + np.uint64(2))
+        w[_JUMPS + i], u = uniform(w[_JUMPS + i])
+        f[_HAZARD + i], f[_UP + i], f[_DOWN + i], f[_X + i] = -np.log(u), m.excess_up, m.excess_down, m.x0
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #fc31e382
-@njit(cache=True, inline="always")
+@njit(inline="always", **LEAN)
 def _lane_normals(f, w):
     "A standard normal draw in each lane."
     for i in range(PATH_LANES):
-        w[_STATE, i] += GOLDEN
-        word = mix(w[_STATE, i])
-        w[_LAYER, i] = word & np.uint64(127)
-        f[_STEP, i] = np.float64(np.int64(word >> np.uint64(11))) * 2.0**-52 - 1.0
+        w[_STATE + i] += GOLDEN
+        word = mix(w[_STATE + i])
+        w[_LAYER + i] = word & np.uint64(127)
+        f[_STEP + i] = np.float64(np.int64(word >> np.uint64(11))) * 2.0**-52 - 1.0
     rare = 0
     for i in range(PATH_LANES):
-        u, layer = f[_STEP, i], w[_LAYER, i]
-        f[_Z, i] = u * ZIGGURAT_EDGE[layer]
-        w[_PLAIN, i] = np.uint64(1) if abs(u) < ZIGGURAT_RATIO[layer] else np.uint64(0)
-        rare += 1 - np.int64(w[_PLAIN, i])
+        u, layer = f[_STEP + i], w[_LAYER + i]
+        f[_Z + i] = u * ZIGGURAT_EDGE[layer]
+        w[_PLAIN + i] = np.uint64(1) if abs(u) < ZIGGURAT_RATIO[layer] else np.uint64(0)
+        rare += 1 - np.int64(w[_PLAIN + i])
     if rare == 0: return
     for i in range(PATH_LANES):
-        if w[_PLAIN, i] == 0:
-            w[_STATE, i], f[_Z, i], accepted = normal_rare(w[_STATE, i], f[_STEP, i], np.int64(w[_LAYER, i]))
-            if not accepted: w[_STATE, i], f[_Z, i] = normal(w[_STATE, i])
+        if w[_PLAIN + i] == 0:
+            w[_STATE + i], f[_Z + i], accepted = normal_rare(w[_STATE + i], f[_STEP + i], np.int64(w[_LAYER + i]))
+            if not accepted: w[_STATE + i], f[_Z + i] = normal(w[_STATE + i])
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #d9dd1fe8
-@njit(cache=True, inline="always")
+@njit(inline="always", **LEAN)
 def _lane_steps(m, f, w):
     "Log step of each lane as if its bar held no jump; counts the lanes that do hold one."
     decay = np.exp(-m.beta * DT)
     base, weight, noise, jumping = m.mu_up + m.mu_down, (1 - decay) / m.beta, m.sigma * np.sqrt(DT), 0
     drift = m.theta - 0.5 * m.sigma * m.sigma - m.comp_up * m.mu_up - m.comp_down * m.mu_down
     for i in range(PATH_LANES):
-        x, up, down = f[_X, i], f[_UP, i], f[_DOWN, i]
+        x, up, down = f[_X + i], f[_UP + i], f[_DOWN + i]
         spend = base * DT + (up + down) * weight
-        plain = spend < f[_HAZARD, i]
-        w[_PLAIN, i] = np.uint64(1) if plain else np.uint64(0)
-        jumping += 1 - np.int64(w[_PLAIN, i])
-        f[_HAZARD, i] -= spend if plain else 0.0
-        f[_PULL, i] = -m.kappa * x - m.g * x * x
-        f[_STEP, i] = (drift + f[_PULL, i]) * DT - (m.comp_up * up + m.comp_down * down) * weight + noise * f[_Z, i]
-        f[_OLD_UP, i], f[_OLD_DOWN, i] = up, down
-        f[_UP, i], f[_DOWN, i] = up * decay, down * decay
+        plain = spend < f[_HAZARD + i]
+        w[_PLAIN + i] = np.uint64(1) if plain else np.uint64(0)
+        jumping += 1 - np.int64(w[_PLAIN + i])
+        f[_HAZARD + i] -= spend if plain else 0.0
+        f[_PULL + i] = -m.kappa * x - m.g * x * x
+        f[_STEP + i] = (drift + f[_PULL + i]) * DT - (m.comp_up * up + m.comp_down * down) * weight + noise * f[_Z + i]
+        f[_OLD_UP + i], f[_OLD_DOWN + i] = up, down
+        f[_UP + i], f[_DOWN + i] = up * decay, down * decay
     return jumping
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #5b4854e6
@@ -176,79 +178,77 @@ def log_unit(u):
     return e * 0.6931471805599453 + 2 * f * series
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #af3021d7
-@njit(cache=True, inline="always")
+@njit(inline="always", **LEAN)
 def _lane_extremes(m, f, w):
     "Bridge extremes of each lane's bar, from its open; a bar with a jump leaves its stream untouched."
     twice = 2 * m.wick * m.sigma * m.sigma * DT
     for i in range(PATH_LANES):
-        first = w[_CANDLES, i] + GOLDEN
+        first = w[_CANDLES + i] + GOLDEN
         second = first + GOLDEN
-        f[_HIGH, i] = (np.float64(np.int64(mix(first) >> np.uint64(12))) + .5) * 2.0**-52
-        f[_LOW, i] = (np.float64(np.int64(mix(second) >> np.uint64(12))) + .5) * 2.0**-52
-        w[_CANDLES, i] = second if w[_PLAIN, i] != np.uint64(0) else w[_CANDLES, i]
+        f[_HIGH + i] = (np.float64(np.int64(mix(first) >> np.uint64(12))) + .5) * 2.0**-52
+        f[_LOW + i] = (np.float64(np.int64(mix(second) >> np.uint64(12))) + .5) * 2.0**-52
+        w[_CANDLES + i] = second if w[_PLAIN + i] != np.uint64(0) else w[_CANDLES + i]
     for i in range(PATH_LANES):
-        step = f[_STEP, i]
-        f[_HIGH, i] = .5 * (step + np.sqrt(step * step - twice * log_unit(f[_HIGH, i])))
-        f[_LOW, i] = .5 * (step - np.sqrt(step * step - twice * log_unit(f[_LOW, i])))
+        step = f[_STEP + i]
+        f[_HIGH + i] = .5 * (step + np.sqrt(step * step - twice * log_unit(f[_HIGH + i])))
+        f[_LOW + i] = .5 * (step - np.sqrt(step * step - twice * log_unit(f[_LOW + i])))
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #f5d74ba4
-@njit(cache=True)
+@njit(**LEAN)
 def _lane_jumps(m, f, w, candles):
     "Do the bars that hold a jump again, by the book."
     for i in range(PATH_LANES):
-        if w[_PLAIN, i] == 0:
+        if w[_PLAIN + i] == 0:
+            state, jumps, more = w[_STATE + i], w[_JUMPS + i], w[_CANDLES + i]
+            up, down, pull, z = f[_OLD_UP + i], f[_OLD_DOWN + i], f[_PULL + i], f[_Z + i]
             state, jumps, more, hazard, up, down, step, high, low = walk_bar(
-                m, w[_STATE, i], w[_JUMPS, i], w[_CANDLES, i], f[_HAZARD, i], f[_OLD_UP, i], f[_OLD_DOWN, i],
-                f[_PULL, i], f[_Z, i], candles)
-            w[_STATE, i], w[_JUMPS, i], w[_CANDLES, i] = state, jumps, more
-            f[_HAZARD, i], f[_UP, i], f[_DOWN, i] = hazard, up, down
-            f[_STEP, i], f[_HIGH, i], f[_LOW, i] = step, high, low
+                m, state, jumps, more, f[_HAZARD + i], up, down, pull, z, candles)
+            w[_STATE + i], w[_JUMPS + i], w[_CANDLES + i] = state, jumps, more
+            f[_HAZARD + i], f[_UP + i], f[_DOWN + i] = hazard, up, down
+            f[_STEP + i], f[_HIGH + i], f[_LOW + i] = step, high, low
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #7c1f4c4f
-@njit(cache=True, inline="always")
+@njit(inline="always", **LEAN)
 def _small_exp(v):
     "e to the v for |v| < 0.1 by its series; the first term left out is below 3e-15."
     tail = 1/24 + v*(1/120 + v*(1/720 + v*(1/5040 + v/40320)))
     return 1 + v*(1 + v*(1/2 + v*(1/6 + v*tail)))
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #aebabb19
-@njit(cache=True, inline="always")
-def _lane_exp(flat, first, stop):
-    "Exponential of neighbouring rows, `flat` being all rows as one."
-    begin, end, wild = first * PATH_LANES, stop * PATH_LANES, 0
-    for i in range(begin, end): wild += 1 if abs(flat[i]) > .1 else 0
+@njit(inline="always", **LEAN)
+def _lane_exp(f, begin, stop):
+    "Exponential of neighbouring numbers."
+    wild = 0
+    for i in range(begin, stop): wild += 1 if abs(f[i]) > .1 else 0
     if wild == 0:
-        for i in range(begin, end): flat[i] = _small_exp(flat[i])
+        for i in range(begin, stop): f[i] = _small_exp(f[i])
     else:
-        for i in range(begin, end): flat[i] = np.exp(flat[i]) if abs(flat[i]) > .1 else _small_exp(flat[i])
+        for i in range(begin, stop): f[i] = np.exp(f[i]) if abs(f[i]) > .1 else _small_exp(f[i])
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #c0f4ffe1
-@njit(cache=True, inline="always")
-def _lane_bar(m, f, flat, w, candles, s, closes, highs, lows):
-    "One bar of sixteen paths into column `s` of the block."
+@njit(inline="always", **LEAN)
+def _lane_bar(m, f, w, candles, s, closes, highs, lows):
+    "One bar of sixteen paths into place `s` of the bars that each path keeps."
     _lane_normals(f, w)
     jumping = _lane_steps(m, f, w)
     if candles: _lane_extremes(m, f, w)
     if jumping > 0: _lane_jumps(m, f, w, candles)
-    _lane_exp(flat, _STEP, _LOW + 1 if candles else _HIGH)
+    _lane_exp(f, _STEP, _LOW + PATH_LANES if candles else _HIGH)
     for i in range(PATH_LANES):
-        before, after = m.s_ref * f[_X, i], m.s_ref * (f[_X, i] * f[_STEP, i])
+        before, after = m.s_ref * f[_X + i], m.s_ref * (f[_X + i] * f[_STEP + i])
         if candles:
-            highs[i, s] = max(before * f[_HIGH, i], before, after)
-            lows[i, s] = min(before * f[_LOW, i], before, after)
-        closes[i, s] = after
-        f[_X, i] = f[_X, i] * f[_STEP, i]
+            highs[i * _BLOCK + s] = max(before * f[_HIGH + i], before, after)
+            lows[i * _BLOCK + s] = min(before * f[_LOW + i], before, after)
+        closes[i * _BLOCK + s] = after
+        f[_X + i] = f[_X + i] * f[_STEP + i]
 
 # %% ../../nbs/api/02_simulator/12_kernel.ipynb #92f6a646
-@njit(cache=True, parallel=True)
-def simulate_lanes(m, seed, first, candles, o, h, l, c):
-    "Simulate all rows of `c`, sixteen in lockstep, and their candles if asked."
+@njit(nogil=True, **LEAN)
+def _simulate_rows(m, seed, first, candles, f, kept, o, h, l, c):
+    "Simulate all rows of `c`, and their candles if asked, with work arrays for sixteen paths."
     n, width = c.shape
-    for block in prange((n + PATH_LANES - 1) // PATH_LANES):
-        row0 = np.int64(block) * PATH_LANES          # prange counts in unsigned integers
-        f, w = np.zeros((11, PATH_LANES)), np.zeros((5, PATH_LANES), np.uint64)
-        flat, closes = f.reshape(11 * PATH_LANES), np.empty((PATH_LANES, _BLOCK))
-        highs, lows = np.empty((PATH_LANES, _BLOCK)), np.empty((PATH_LANES, _BLOCK))
+    w, (closes, highs, lows) = f.view(np.uint64), kept
+    for row0 in range(0, n, PATH_LANES):
         _start_lanes(m, seed, first + row0, f, w)
         rows = min(PATH_LANES, n - row0)
         for i in range(row0, row0 + rows):
@@ -256,10 +256,28 @@ def simulate_lanes(m, seed, first, candles, o, h, l, c):
             if candles: o[i, 0] = h[i, 0] = l[i, 0] = c[i, 0]
         for t in range(1, width, _BLOCK):
             bars = min(_BLOCK, width - t)
-            for s in range(bars): _lane_bar(m, f, flat, w, candles, s, closes, highs, lows)
+            for s in range(bars): _lane_bar(m, f, w, candles, s, closes, highs, lows)
             for i in range(rows):
-                for s in range(bars): c[row0 + i, t + s] = closes[i, s]
+                for s in range(bars): c[row0 + i, t + s] = closes[i * _BLOCK + s]
                 if candles:
                     for s in range(bars):
-                        h[row0 + i, t + s], l[row0 + i, t + s] = highs[i, s], lows[i, s]
+                        h[row0 + i, t + s], l[row0 + i, t + s] = highs[i * _BLOCK + s], lows[i * _BLOCK + s]
                         o[row0 + i, t + s] = c[row0 + i, t + s - 1]
+
+# %% ../../nbs/api/02_simulator/12_kernel.ipynb #a906451d
+def simulate_lanes(
+    m: Dynamics,
+    seed: int,  # Study seed
+    first: int,  # Number of the first path
+    candles: bool,  # Whether `o`, `h` and `l` are wanted
+    o: np.ndarray,  # Opens to fill, (paths, bars + 1)
+    h: np.ndarray,  # Highs
+    l: np.ndarray,  # Lows
+    c: np.ndarray,  # Closes
+) -> None:
+    "Simulate all rows of `c`, sixteen in lockstep, and their candles if asked."
+    def rows(begin: int, stop: int) -> None:
+        f, kept = np.zeros(16 * PATH_LANES), tuple(np.empty((3, PATH_LANES * _BLOCK)))
+        parts = (a[begin:stop] for a in (o, h, l, c))
+        _simulate_rows(m, seed, first + begin, candles, f, kept, *parts)
+    in_parts(rows, len(c), PATH_LANES)

@@ -52,6 +52,7 @@ def in_both_schemes(
     used = [(light, dark) for light, dark in _DARK.items() if light in svg]
     rules = [rule.format(part, light, dark) for light, dark in used for part in ("fill", "stroke")]
     rules.append(f"svg:target{{fill:{_DARK['#000000']}}}")      # black ink need not be written
+    if "<image" in svg: rules.append("svg:target image{filter:invert(1) hue-rotate(180deg)}")      # a crowd of dots
     top, style = re.search(r"<svg\b[^>]*>", svg)[0], "".join(rules)
     return svg.replace(top, f'<svg id="dark"{top.removeprefix("<svg")}<style>{style}</style>', 1)
 

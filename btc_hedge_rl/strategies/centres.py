@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ground import InputError
-from ..market import black_scholes
+from ..market import call_slopes
 from .hedge_state import HedgeState
 
 # %% ../../nbs/api/05_strategies/16_centres.ipynb #b6029a54
@@ -20,8 +20,8 @@ def seen_at(
     vol,  # Annualised; a number or one for each path
 ) -> HedgeState:
     "The state with delta and gamma at another volatility."
-    own = black_scholes(state.spot, state.strike, state.tau, vol)
-    return state._replace(delta=own.delta, gamma=own.gamma, vol=vol)
+    delta, gamma = call_slopes(state.spot, state.strike, state.tau, vol)
+    return state._replace(delta=delta, gamma=gamma, vol=vol)
 
 # %% ../../nbs/api/05_strategies/16_centres.ipynb #bf127200
 def check_numbers(

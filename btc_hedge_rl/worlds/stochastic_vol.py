@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from numba import njit, prange
+from numba import njit
 
-from ..ground import BARS_PER_DAY, DT, mix, normal, stream, uniform
+from ..ground import BARS_PER_DAY, DT, LEAN, in_parts, mix, normal, stream, uniform
 from ..simulator import Paths, bridge_range
 from .shared import World, empty_paths
 
@@ -56,7 +56,7 @@ def numbers(self: StochasticVolModel) -> pd.Series:
     return pd.Series([*values, self.overshoot, self.overshoot_persistence, self.wick], names)
 
 # %% ../../nbs/api/03_worlds/02_stochastic_vol.ipynb #902146da
-@njit(cache=True, inline="always")
+@njit(forceinline=True, **LEAN)
 def draw_jump(u, chance, jumps, echo, early, late):
     "Log size of this bar's jump, usually 0, and the variances of aftershocks after it, from one uniform draw."
     size = 0.
@@ -74,7 +74,7 @@ def begin(state):
     return mix(state + np.uint64(1)), mix(state + np.uint64(2)), vol_state, slow, fast
 
 # %% ../../nbs/api/03_worlds/02_stochastic_vol.ipynb #6269080b
-@njit(cache=True, inline="always")
+@njit(forceinline=True, **LEAN)
 def draw_candle(state, before, after, move, variance, o, h, l, path, t):
     "Bridge of `variance` over the log `move` of a bar into row `path` and column `t`: the candles' stream after it."
     state, a = uniform(state)
@@ -85,13 +85,13 @@ def draw_candle(state, before, after, move, variance, o, h, l, path, t):
     return state
 
 # %% ../../nbs/api/03_worlds/02_stochastic_vol.ipynb #19e7cf33
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _stochastic_vol_paths(seed, first, spot, level, season, persistence, spread, leverage, jump_rate, jumps, echo, kept,
                           overshoot, fade, wick, o, h, l, c):
     chance, rest, shock = jump_rate * DT, np.sqrt(1 - leverage**2), spread * np.sqrt(1 - persistence**2)
     compensator, usual = chance * np.mean(np.expm1(jumps)), chance * np.mean(jumps**2) * echo / (1 - kept)
-    for path in prange(len(c)):
-        state = stream(seed, first + np.int64(path))                      # prange counts in unsigned integers
+    for path in range(len(c)):
+        state = stream(seed, first + path)
         jump_state, candle_state, vol_state, slow, fast = begin(state)
         slow, fast, early, late, passing, price = slow * spread[0], fast * spread[1], usual[0], usual[1], 0., spot
         c[path, 0] = spot
@@ -130,5 +130,8 @@ def simulate(
     factors = self.level, self.season, self.persistence, self.spread, self.leverage
     shocks = self.jump_rate, self.jumps, self.echo, self.echo_persistence
     passing = self.overshoot, self.overshoot_persistence, self.wick
-    _stochastic_vol_paths(seed, first, float(spot or self.spot), *factors, *shocks, *passing, *arrays)
+    def rows(begin, stop):
+        parts = (a[begin:stop] for a in arrays)
+        _stochastic_vol_paths(seed, first + begin, float(spot or self.spot), *factors, *shocks, *passing, *parts)
+    in_parts(rows, n_paths)
     return self.paths_of(arrays, seed, first, self.annual_vol)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from numba import njit, prange
+from numba import njit
 
-from ..ground import BARS_PER_DAY, BARS_PER_YEAR, DT, InputError, mix, normal, stream, uniform
+from ..ground import BARS_PER_DAY, BARS_PER_YEAR, DT, InputError, in_parts, mix, normal, stream, uniform
 from ..data import follows
 from ..simulator import Paths
 from .shared import World, empty_paths
@@ -31,12 +31,11 @@ class VolatilityShock(World):
     spot: float = 100_000.0  # Starting price, USD
 
 # %% ../../nbs/api/03_worlds/04_stress.ipynb #d900a483
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _shock_paths(seed, first, spot, vol, reversion, vol_of_vol, correlation, multiple, o, h, l, c):
     "Euler steps of Heston's variance, multiplied once, and candles."
     rest = np.sqrt(1 - correlation**2)
-    for path in prange(len(c)):
-        i = np.int64(path)
+    for i in range(len(c)):
         state = stream(seed, first + i)
         candle_state, vol_state = mix(state + np.uint64(2)), mix(state + np.uint64(3))
         vol_state, u = uniform(vol_state)
@@ -63,7 +62,10 @@ def simulate(
     "Simulate candles, as `StochasticVolModel.simulate`."
     arrays = empty_paths(n_paths, n_steps, candles)
     numbers = self.vol, self.reversion, self.vol_of_vol, self.correlation, self.multiple
-    _shock_paths(seed, first, float(spot or self.spot), *numbers, *arrays)
+    def rows(begin, stop):
+        parts = (a[begin:stop] for a in arrays)
+        _shock_paths(seed, first + begin, float(spot or self.spot), *numbers, *parts)
+    in_parts(rows, n_paths)
     return self.paths_of(arrays, seed, first, self.vol)
 
 # %% ../../nbs/api/03_worlds/04_stress.ipynb #013a8173
