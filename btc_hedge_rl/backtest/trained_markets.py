@@ -113,7 +113,8 @@ def plot_validation(
     ax = ax or plt.gca()
     for i, agent in enumerate(agents):
         curve = validation_curve(agent)
-        ax.plot(curve.index / 1e3, curve, "o-", ms=3, lw=1, color=PALETTE[i % 7], label=f"PPO, seed {i}")
+        label = "PPO, a line a seed" if i == 0 else None
+        ax.plot(curve.index / 1e3, curve, "o-", ms=3, lw=1, color=STRATEGY_COLOURS["ppo"], alpha=.8, label=label)
     for name, value in levels.items():
         ax.axhline(value, ls="--", color=STRATEGY_COLOURS.get(name, "k"), label=readable(name))
     ax.set(xlabel="thousand actions", ylabel=f"{label} on validation paths, bp")
