@@ -59,7 +59,7 @@ def at_edges(
     found = []
     for name, span in family.box.items():
         place = np.log(numbers[name] / span.low) / np.log(span.high / span.low)
-        if place > 1 - near or (place < near and not span.floor): found.append(name)
+        if (place > 1 - near and not span.ceiling) or (place < near and not span.floor): found.append(name)
     return found
 
 # %% ../../nbs/api/08_backtest/17_rule_tuning.ipynb #3c05fbe5
