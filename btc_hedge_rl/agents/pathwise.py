@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from ..ground import LEAN, in_parts
 from ..simulator import Paths
-from ..envs import ACCOUNT, BandStage, DeltaTask, Objective, band_stage, for_learning
+from ..envs import (
+    ACCOUNT, BandStage, DeltaTask, Objective, band_stage, for_learning, nearly_proportional, smoothed)
 from .hedger import PolicyHedger
 from .policy import Network, blind_to_account, new_policy, one_thread
 from .ppo import MinusRisk, decisions_an_action
@@ -184,10 +185,12 @@ def train_pathwise(
     progress: bool = True,  # Show a progress bar
     validation: Paths | None = None,  # Keep the best pass of the best start on these paths
     restarts: int = 1,  # Networks to begin with
+    slopes: DeltaTask | None = None,  # What is differentiated; the task itself, or its smooth twin
 ) -> PolicyHedger:  # Trained hedger
     "Train a no-trade band by pathwise gradients of the risk of terminal profit."
     how = Descent(objective or for_learning(task.objective), epochs, batch, learning_rate)
-    stages, judge = stages_of(task, paths), None if validation is None else MinusRisk(task, validation)
+    slopes = slopes or (task if nearly_proportional(task) else smoothed(task))
+    stages, judge = stages_of(slopes, paths), None if validation is None else MinusRisk(task, validation)
     seeds = [seed, *np.random.SeedSequence(seed).generate_state(restarts - 1).tolist()] if restarts > 1 else [seed]
     with one_thread(), torch.random.fork_rng(devices=[]):
         found = [descend(task, stages, how, own, judge, progress) for own in seeds]
