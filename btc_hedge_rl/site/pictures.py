@@ -42,7 +42,7 @@ def _svg_size(
 # %% ../../nbs/api/11_site/08_pictures.ipynb #26b3f03a
 _DARK = {"#262626": "#dbe3ea", "#000000": "#dbe3ea", "#333333": "#dbe3ea", "#ffffff": "#12181f", "#cccccc": "#3a4652",
          "#b0b0b0": "#4a5764", "#332288": "#9d90ee", "#7a7a7a": "#9dabb8", "#0072b2": "#4ba3dd",
-         "#661100": "#d9967d"}     # of site.css
+         "#661100": "#c2705c", "#882255": "#cc6699", "#117733": "#4fae72"}     # of site.css
 
 def in_both_schemes(
     svg: str,  # A figure drawn in dark ink
