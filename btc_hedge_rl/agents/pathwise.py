@@ -13,9 +13,10 @@ from typing import Callable
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from tqdm import tqdm
 
+from ..ground import LEAN, in_parts
 from ..simulator import Paths
 from ..envs import (
     ACCOUNT, BandStage, DeltaTask, Objective, band_stage, for_learning, nearly_proportional, smoothed)
@@ -24,11 +25,11 @@ from .policy import Network, blind_to_account, new_policy, one_thread
 from .ppo import MinusRisk, decisions_an_action
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #5e6fa723
-@njit(cache=True, parallel=True)
+@njit(nogil=True, **LEAN)
 def band_play(low, high, spot, cost, position, profit):
     "Positions (n, T) and trading profits (n,) of no-trade bands along prices (n, T + 1)."
     n, last = low.shape
-    for i in prange(n):
+    for i in range(n):
         held, earned = 0.0, 0.0
         for t in range(last):
             now = min(max(held, low[i, t]), high[i, t])
@@ -37,11 +38,11 @@ def band_play(low, high, spot, cost, position, profit):
         profit[i] = earned - cost * abs(held) * spot[i, last]
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #7bfc64fc
-@njit(cache=True, parallel=True)
+@njit(nogil=True, **LEAN)
 def band_slopes(low, high, spot, cost, position, weight, to_low, to_high):
     "Derivatives of Σ weight · profit by the edges."
     n, last = low.shape
-    for i in prange(n):
+    for i in range(n):
         later = -cost * np.sign(position[i, last - 1]) * spot[i, last]      # of one more BTC after this bar
         for t in range(last - 1, -1, -1):
             before = position[i, t - 1] if t > 0 else 0.0
@@ -58,14 +59,18 @@ class BandProfit(torch.autograd.Function):
     def forward(ctx, low, high, spot, cost):
         low, high = low.detach().numpy(), high.detach().numpy()
         position, profit = np.empty_like(low), np.empty(len(low))
-        band_play(low, high, spot, cost, position, profit)
+        def rows(i, j): band_play(low[i:j], high[i:j], spot[i:j], cost, position[i:j], profit[i:j])
+        in_parts(rows, len(low), 64)
         ctx.played = low, high, spot, cost, position
         return torch.from_numpy(profit)
 
     @staticmethod
     def backward(ctx, weight):
-        slopes = np.empty_like(ctx.played[0]), np.empty_like(ctx.played[0])
-        band_slopes(*ctx.played, weight.numpy(), *slopes)
+        (low, high, spot, cost, position), weight = ctx.played, weight.numpy()
+        slopes = to_low, to_high = np.empty_like(low), np.empty_like(low)
+        def rows(i, j):
+            band_slopes(low[i:j], high[i:j], spot[i:j], cost, position[i:j], weight[i:j], to_low[i:j], to_high[i:j])
+        in_parts(rows, len(low), 64)
         return *map(torch.from_numpy, slopes), None, None
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #d8b42a69
