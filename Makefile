@@ -52,7 +52,7 @@ run: $(READY) ## the study: notebooks 01 to 08 into one run folder
 	$(BIN)/btc-hedge run --profile "$$PROFILE" $(if $(DATA),--data "$$DATA") $(if $(REPAIR),--repair "$$REPAIR") $(if $(OUT),--out "$$OUT") "$$@"
 
 test: $(READY_DEV) browser ## every test, from the notebooks' own cells to the site in a browser
-	$(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder --durations=10 -ra $(T) tests
+	$(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder --durations=40 -ra $(T) tests
 
 # The site is tested in a real browser; without one those tests are skipped and say so.
 browser:
