@@ -1,4 +1,5 @@
 """What several tests share: the miniature of the study, and the command line."""
+import functools
 import io
 import json
 import os
@@ -20,16 +21,35 @@ OUT = "run"
 ROOT = Path(__file__).parent.parent
 BARS = Path(os.environ.get("BTC_BARS") or ROOT.parent / "shared" / "data" / "BTC_5m.csv")
 
-COSTLY = "looks smoke_run lab quotes eight".split()     # fixtures of half a minute and more, which a worker keeps to itself
+@functools.cache
+def compile_market():
+    "Compile the kernels of the market in one order; the first worker does it, and the others find it done."
+    (ROOT / ".pytest_cache").mkdir(exist_ok=True)
+    with FileLock(ROOT / ".pytest_cache" / "market.lock"):
+        for task in envs.TASKS:
+            batch = envs.batch_of(task, n=2)
+            batch.reset(np.arange(2))
+            batch.advance(np.zeros(2, int))
 
 
-def pytest_sessionstart(session):
-    "Compile the kernels of the market once and in one order, before several workers would each compile them."
-    if not getattr(session.config.option, "numprocesses", None): return
-    for task in envs.TASKS:
-        batch = envs.batch_of(task, n=2)
-        batch.reset(np.arange(2))
-        batch.advance(np.zeros(2, int))
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    "Nothing is compiled twice at a time; browsers need nothing compiled, and start at once."
+    if os.environ.get("PYTEST_XDIST_WORKER") and "driver" not in item.fixturenames: compile_market()
+
+
+COSTLY = "driver smoke_run lab quotes eight".split()     # fixtures of half a minute and more, which a worker keeps to itself
+WAITING = ("test_lab", "test_hard", "test_pipeline", "test_cores", "test_score")      # files whose tests mostly wait, for kills, time limits and pages
+
+
+def turn(item):
+    """When the turn of a test comes. The browsers come first, at a low priority: they use what tests that wait leave idle, and slow down
+    nobody. Then the study, in minutes, and at the end what is so short that no worker waits for another: the notebooks."""
+    if "driver" in item.fixturenames: return 0 if "looks" in item.fixturenames else 1
+    if "smoke" in item.name or "smoke_run" in item.fixturenames: return 3
+    if item.path.stem in WAITING: return 2
+    if item.path.stem != "test_notebooks": return 4
+    return 5 if "passes_its_own_tests" in item.name else 6
 
 
 @pytest.hookimpl(wrapper=True)      # the groups must be there when the workers' plugin reads them
@@ -38,7 +58,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         shared = [name for name in COSTLY if name in item.fixturenames]
         if shared: item.add_marker(pytest.mark.xdist_group(shared[0]))
-    items.sort(key=lambda item: ("looks" not in item.fixturenames, "smoke_run" not in item.fixturenames, "smoke" not in item.name))
+    items.sort(key=turn)
     yield
     grouped = [item for item in items if item.get_closest_marker("xdist_group")]
     if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in grouped):
@@ -59,14 +79,26 @@ def once(tmp_path_factory, name, make):
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
-    "The miniature of the study, whose tests take seconds."
-    return write_notebooks(tmp_path_factory.mktemp("study") / "notebooks")
+    "The miniature of the study, whose tests take seconds: the same notebooks for all."
+    folder, _ = once(tmp_path_factory, "study", lambda folder: str(write_notebooks(folder / "notebooks")))
+    return folder / "notebooks"
+
+
+@pytest.fixture(scope="session")
+def reference(study, tmp_path_factory):
+    "The miniature, run once and undisturbed: its folder, what the command said, and the bytes of its metrics."
+    def run(folder):
+        result = btc_hedge("run", "--profile", "", "--out", OUT, "--notebooks", study, cwd=folder, process=True)
+        assert result.code == 0, result.err
+        return vars(result)
+    folder, said = once(tmp_path_factory, "reference", run)
+    return folder, SimpleNamespace(**said), (folder / OUT / "metrics.json").read_bytes()
 
 
 def start(*words, cwd=None, **options):
     "Start the command line in a process of its own."
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    if os.environ.get("PYTEST_XDIST_WORKER"): environment["NUMBA_NUM_THREADS"] = "1"     # every core has a worker already; threads that wait for each other on a busy core cost several times the work
+    if os.environ.get("PYTEST_XDIST_WORKER"): environment |= {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}     # see `one_thread`
     code = "from btc_hedge_rl.cli import main; main()"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=cwd, env=environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)

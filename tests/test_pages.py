@@ -201,8 +201,8 @@ def test_page_2_turns():
     scores = pd.DataFrame({"qed-hawkes": [.3, .4], "stochastic-vol": [.9, 1.]})
     jumps = SimpleNamespace(branching_ratio=.5)
     found, turned = model_answer(scores, jumps, .2, 1.), model_answer(1 - scores, jumps, .01, 3.)
-    assert "**stochastic-vol** resembles" in found and "does not reject" in found and "**cannot be told**" in found
-    assert "**qed-hawkes** resembles" in turned and "**rejects**" in turned and "can be told from none" in turned
+    assert "**stochastic volatility** resembles" in found and "does not reject" in found and "**cannot be told**" in found
+    assert "**calibrated market** resembles" in turned and "**rejects**" in turned and "can be told from none" in turned
 
 
 def test_page_3_turns():
@@ -258,6 +258,49 @@ def test_front_page_turns():
     found, turned = headline(metrics, manifest), headline(back, manifest)
     words = lambda text: re.findall(r"\d% (better|worse)\*\*", text)
     assert words(found) and words(turned) == [turn[word] for word in words(found)]
+
+
+def certificate(network, agent):
+    "A record in which the rule stands 1 bp above the optimum, the network and PPO as far as said."
+    table = {name: {"gap": gap, "low": gap - .1, "high": gap + .1, "share": 1 - gap} for name, gap in (("pathwise", network), ("PPO, seed 0", agent))}
+    rule = {"best_rule": {"gap": 1., "low": 1., "high": 1., "share": 0.}}
+    return {"optimum": 13., "error": .01, "luck": 0., "luck_error": .1, "n_paths": 1000, "table": rule | table}
+
+
+def test_the_certificate_turns():
+    "Near the optimum or farther than the rule: the sentence of page 07 says which, of each learner."
+    from btc_hedge_rl.agents import certificate_sentence
+    from btc_hedge_rl.backtest import certificate_of
+    def said(*gaps): return certificate_sentence(certificate_of(certificate(*gaps))).split("- PPO")
+    found, turned, same = said(.3, 1.4), said(1.4, .3), said(1.05, .95)
+    assert "**70%** of the way there" in found[0] and "**farther** than the rule" in found[1]
+    assert "**farther** than the rule" in turned[0] and "**70%** of the way there" in turned[1]
+    assert all("**not distinguishable** from the rule" in line for line in same)
+
+
+def test_the_certificate_shown_is_the_one_kept():
+    "The page reads the packaged record, whose rule is the best of its rules, and nobody in it is below the optimum."
+    from btc_hedge_rl.backtest import reference_certificate
+    record = reference_certificate()
+    assert min(record["rules"].values()) == pytest.approx(record["optimum"] + record["table"]["best_rule"]["gap"], abs=1e-6)
+    assert all(row["high"] > -record["error"] for row in record["table"].values())
+    assert {"created", "source", "made_by"} <= set(record["provenance"])
+
+
+def test_verdicts_are_grouped_as_they_turn():
+    from btc_hedge_rl.backtest import Comparison, grouped_sentence
+    found = [Comparison("ppo", "bs_delta", "cvar95", -9., -10., -8.), Comparison("ppo", "leland", "cvar95", 5., 4., 6.)]
+    back = [replace(c, difference=-c.difference, low=-c.high, high=-c.low) for c in found]
+    assert grouped_sentence(found).endswith("PPO is **better** than Black–Scholes delta; **worse** than Leland.")
+    assert grouped_sentence(back).endswith("PPO is **better** than Leland; **worse** than Black–Scholes delta.")
+
+
+def test_an_objective_without_a_metric_is_told_beside_it():
+    from btc_hedge_rl.backtest import own_objective
+    from btc_hedge_rl.envs import CVaR, Entropic
+    better, worse = (own_objective({"qed-hawkes": hedged(shift)}, Entropic(), 200) for shift in (30., -30.))
+    assert "trained for **entropic risk" in better and "better** than" in better and "worse** than" in worse
+    assert own_objective({"qed-hawkes": hedged(30.)}, CVaR(), 200) == ""
 
 
 def test_page_8_turns():

@@ -45,14 +45,6 @@ def kernels(folder):
     return found
 
 
-@pytest.fixture(scope="module")
-def reference(study, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reference")
-    result = btc_hedge(*PLAIN, "--notebooks", study, cwd=folder, process=True)
-    assert result.code == 0, result.err
-    return folder, result, (folder / OUT / "metrics.json").read_bytes()
-
-
 def test_run_leaves_what_it_promises(reference):
     folder, result, metrics = reference
     assert sorted(p.name for p in (folder / OUT).glob("*.ipynb")) == ["01_paths.ipynb", "02_makers.ipynb", "03_hedges.ipynb", "04_summary.ipynb"]

@@ -13,21 +13,23 @@ from typing import Callable
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from tqdm import tqdm
 
+from ..ground import LEAN, in_parts
 from ..simulator import Paths
-from ..envs import ACCOUNT, BandStage, DeltaTask, Objective, band_stage, for_learning
+from ..envs import (
+    ACCOUNT, BandStage, DeltaTask, Objective, band_stage, for_learning, nearly_proportional, smoothed)
 from .hedger import PolicyHedger
 from .policy import Network, blind_to_account, new_policy, one_thread
 from .ppo import MinusRisk, decisions_an_action
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #5e6fa723
-@njit(cache=True, parallel=True)
+@njit(nogil=True, **LEAN)
 def band_play(low, high, spot, cost, position, profit):
     "Positions (n, T) and trading profits (n,) of no-trade bands along prices (n, T + 1)."
     n, last = low.shape
-    for i in prange(n):
+    for i in range(n):
         held, earned = 0.0, 0.0
         for t in range(last):
             now = min(max(held, low[i, t]), high[i, t])
@@ -36,11 +38,11 @@ def band_play(low, high, spot, cost, position, profit):
         profit[i] = earned - cost * abs(held) * spot[i, last]
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #7bfc64fc
-@njit(cache=True, parallel=True)
+@njit(nogil=True, **LEAN)
 def band_slopes(low, high, spot, cost, position, weight, to_low, to_high):
     "Derivatives of Σ weight · profit by the edges."
     n, last = low.shape
-    for i in prange(n):
+    for i in range(n):
         later = -cost * np.sign(position[i, last - 1]) * spot[i, last]      # of one more BTC after this bar
         for t in range(last - 1, -1, -1):
             before = position[i, t - 1] if t > 0 else 0.0
@@ -57,14 +59,18 @@ class BandProfit(torch.autograd.Function):
     def forward(ctx, low, high, spot, cost):
         low, high = low.detach().numpy(), high.detach().numpy()
         position, profit = np.empty_like(low), np.empty(len(low))
-        band_play(low, high, spot, cost, position, profit)
+        def rows(i, j): band_play(low[i:j], high[i:j], spot[i:j], cost, position[i:j], profit[i:j])
+        in_parts(rows, len(low), 64)
         ctx.played = low, high, spot, cost, position
         return torch.from_numpy(profit)
 
     @staticmethod
     def backward(ctx, weight):
-        slopes = np.empty_like(ctx.played[0]), np.empty_like(ctx.played[0])
-        band_slopes(*ctx.played, weight.numpy(), *slopes)
+        (low, high, spot, cost, position), weight = ctx.played, weight.numpy()
+        slopes = to_low, to_high = np.empty_like(low), np.empty_like(low)
+        def rows(i, j):
+            band_slopes(low[i:j], high[i:j], spot[i:j], cost, position[i:j], weight[i:j], to_low[i:j], to_high[i:j])
+        in_parts(rows, len(low), 64)
         return *map(torch.from_numpy, slopes), None, None
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #d8b42a69
@@ -179,10 +185,12 @@ def train_pathwise(
     progress: bool = True,  # Show a progress bar
     validation: Paths | None = None,  # Keep the best pass of the best start on these paths
     restarts: int = 1,  # Networks to begin with
+    slopes: DeltaTask | None = None,  # What is differentiated; the task itself, or its smooth twin
 ) -> PolicyHedger:  # Trained hedger
     "Train a no-trade band by pathwise gradients of the risk of terminal profit."
     how = Descent(objective or for_learning(task.objective), epochs, batch, learning_rate)
-    stages, judge = stages_of(task, paths), None if validation is None else MinusRisk(task, validation)
+    slopes = slopes or (task if nearly_proportional(task) else smoothed(task))
+    stages, judge = stages_of(slopes, paths), None if validation is None else MinusRisk(task, validation)
     seeds = [seed, *np.random.SeedSequence(seed).generate_state(restarts - 1).tolist()] if restarts > 1 else [seed]
     with one_thread(), torch.random.fork_rng(devices=[]):
         found = [descend(task, stages, how, own, judge, progress) for own in seeds]

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from math import gcd, log2
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from ..ground import InputError
 from ..simulator import Paths
 from ..envs import (
     DeltaTask, OptionTask, OwnTakeoverEnv, TakeoverEnv, Task, answers_of, band_stage, batch_of, for_learning,
-    nearly_proportional, play_network, rule_tape, run_episodes, sb3_vec_env)
+    play_network, rule_tape, run_episodes, sb3_vec_env)
 from .hedger import PolicyHedger, training_task
 from .policy import (
     ResidualPolicy, blind_to_account, is_blind, network_of, new_policy, one_thread, weights_of)
@@ -51,9 +52,8 @@ class PPOSettings:
 def by_takeover(
     task: Task,
 ) -> bool:
-    "Whether actions are rewarded as if a rule took over: bands in BTC, costs in proportion to what is traded."
-    if getattr(getattr(task, "action", None), "in_widths", True): return False
-    return nearly_proportional(task)
+    "Whether actions are rewarded as if a rule took over: those that are bands in BTC."
+    return not getattr(getattr(task, "action", None), "in_widths", True)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #74d99b10
 def _whole_episodes(timesteps, actions):
@@ -191,10 +191,18 @@ def _lend_answers(agent):
     if not is_blind(policy): raise InputError("start looks at its own account: go on with settings of takeover='rule'.")
     agent.env.answers = lambda seen: answers_of(weights_of(policy), seen)
 
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #d1d84a66
+def _lend_paths(agent, task, paths, settings):
+    "Let episodes in which the agent takes over be played on new paths in each pass."
+    if not hasattr(agent.env, "stages"):
+        raise InputError("New paths in each pass are for bands in BTC and settings of takeover='agent': give paths.")
+    def staged(k): return band_stage(task, drawn := paths(k), decisions_an_action(task, drawn, settings.action_bars))
+    agent.env.stages = staged
+
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #09fbef68
 def train_ppo(
     task: str | Task,  # A task, or "BtcHedge/DeltaHedging-v0", "BtcHedge/OptionHedging-v0"
-    paths: Paths,  # Training paths
+    paths: Paths | Callable,  # Training paths, or, for bands in BTC, a function from the pass to its own
     timesteps: int = 100_000,  # Actions in all episodes together
     seed: int = 0,  # Of network, exploration and episodes
     settings: PPOSettings | None = None,  # Arguments of PPO; those of `ppo_settings` by default
@@ -206,16 +214,16 @@ def train_ppo(
     tensorboard: str | None = None,  # Folder of TensorBoard logs; that of BTC_HEDGE_TENSORBOARD without it
 ) -> PolicyHedger:  # Trained hedger
     "Train a PPO hedger; the same seed gives the same policy whatever the threads."
-    task = training_task(task)
-    if timesteps < 1: raise InputError(f"timesteps is {timesteps}: it must be at least 1.")
-    settings, actions = _settings(task, paths, timesteps, settings)
+    task, first = training_task(task), paths(0) if callable(paths) else paths
+    settings, actions = _settings(task, first, timesteps, settings)
     benchmark = benchmark or task.reference_rule()
-    keep, judges = _keeper(task, paths, settings, benchmark, seed), MinusRisk if by_takeover(task) else mean_reward
+    keep, judges = _keeper(task, first, settings, benchmark, seed), MinusRisk if by_takeover(task) else mean_reward
     with one_thread():
         logs = tensorboard or os.environ.get("BTC_HEDGE_TENSORBOARD") or None
-        agent = _learner(task, _episodes(task, paths, settings, benchmark, seed), settings, seed, logs)
+        agent = _learner(task, _episodes(task, first, settings, benchmark, seed), settings, seed, logs)
         if start is not None: _begin_as(agent.policy, start, task)
         _lend_answers(agent)
+        if callable(paths): _lend_paths(agent, task, paths, settings)
         judge = None if validation is None else judges(task, validation)
         watch = Watch(timesteps, actions, progress, f"PPO, seed {seed}", judge, checkpoints, keep)
         agent.learn(timesteps, callback=watch)
@@ -224,6 +232,7 @@ def train_ppo(
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #5ccc780f
 def _settings(task, paths, timesteps, settings):
     "Settings of a training, and the actions of an episode; where the rule takes over a rollout holds whole episodes."
+    if timesteps < 1: raise InputError(f"timesteps is {timesteps}: it must be at least 1.")
     bars = 12 if settings is None else settings.action_bars
     actions = paths.n_steps // (task.decision_bars * decisions_an_action(task, paths, bars))
     settings = settings or ppo_settings(task, timesteps, actions)
@@ -250,6 +259,8 @@ def _best(agent, watch, keep):
     trained = keep(agent.policy, agent.num_timesteps, watch.curve)
     known = dict(kept_at=int(watch.best_at if watch.best_state else agent.num_timesteps), device=str(agent.device))
     if watch.at_start is not None: known |= dict(validation_at_start=watch.at_start, validation=watch.best)
+    if passed := getattr(agent.env, "passed", 0):
+        known |= dict(n_paths=(1 + passed) * trained.provenance["n_paths"], paths="fresh ones in each pass")
     trained.provenance |= known
     return trained
 

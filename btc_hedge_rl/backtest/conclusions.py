@@ -13,7 +13,7 @@ from ..ground import STRATEGY_COLOURS, readable
 from .playing import BacktestResult
 from .comparing import Comparison, compare
 from .tables import unit_digits
-from .verdict import verdict_sentence
+from .verdict import grouped_sentence, verdict_sentence
 
 # %% ../../nbs/api/08_backtest/11_conclusions.ipynb #bf0e64e1
 def compare_all(
@@ -53,10 +53,11 @@ def option_conclusions(
     "What the option task found."
     tail, first = result.metrics["cvar95"], comparisons["cvar95"][0].first
     best = tail[list(rules)].idxmin()
-    unit, digits = unit_digits(result)
+    beside = next(c for c in comparisons["cvar95"] if c.second == best)
     opening = (f"**Option hedging.** The CVaR95 of {readable(first)} is {tail[first] / tail['unhedged']:.2f} of the "
                f"unhedged maker's; the best rule, {readable(best)}, reaches {tail[best] / tail['unhedged']:.2f}.")
-    said = [verdict_sentence(comparisons[k], unit, digits) for k in ("cvar95", "mean")]
+    said = [verdict_sentence([beside], *unit_digits(result))]
+    said += [grouped_sentence(comparisons[k]) for k in ("cvar95", "mean")]
     return "\n".join([opening, "", *(f"- {line}" for line in said)])
 
 # %% ../../nbs/api/08_backtest/11_conclusions.ipynb #ba651024

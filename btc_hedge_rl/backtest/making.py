@@ -154,8 +154,8 @@ def profit_sentence(
     candle, poisson = (outcomes.loc["simulated"].loc[fills] for fills in ("candle", "Poisson"))
     best, least = poisson["mean"].idxmax(), candle["mean"].idxmax()
     losing, gaining = candle.index[candle["high"] < 0], candle.index[candle["low"] > 0]
-    said = f"{_named(losing)} lose beyond the interval" if len(losing) else "no loss is beyond its interval"
-    said += f"; {_named(gaining)} gain beyond it." if len(gaining) else ", and no gain is."
+    said = f"beyond its interval, a loss is made by {_named(losing) if len(losing) else 'no maker'}"
+    said += f" and a profit by {_named(gaining) if len(gaining) else 'none'}."
     return (f"**The fill model and the profit.** Under Poisson fills the best maker on unseen simulated paths, "
             f"{readable(best)}, makes {_interval(poisson.loc[best])} BTC in {days} days. Under candle fills the best, "
             f"{readable(least)}, makes {_interval(candle.loc[least])}; {said}")

@@ -22,6 +22,7 @@ def plot_tuning(
     metric: str,  # That was minimised
     ax=None,
     log: bool = False,  # Logarithmic parameter
+    unit: str = "",  # Of the metric
 ) -> None:
     "Tuning curves over one parameter; the chosen values are ringed."
     ax = ax or plt.gca()
@@ -30,7 +31,7 @@ def plot_tuning(
         best = curve[metric].idxmin()
         ax.plot(best, curve[metric][best], "o", ms=11, mfc="none", color="k")
     if log: ax.set_xscale("log")
-    ax.set(ylabel=readable(metric))
+    ax.set(ylabel=f"{readable(metric)}, {unit}" if unit else readable(metric))
     ax.legend()
 
 # %% ../../nbs/api/08_backtest/14_panels.ipynb #ba8724d2
@@ -59,13 +60,14 @@ def plot_band_maps(
     from btc_hedge_rl.agents import band_map     # here, so that a backtest of rules needs no PyTorch
     moneyness, days = np.linspace(.9, 1.1, 61), np.linspace(.25, 14, 56)
     fig, axes = plt.subplots(len(hedgers), 2, figsize=(10, 3.1 * len(hedgers)), sharex=True, sharey=True, squeeze=False)
-    for row, (name, hedger) in zip(axes, hedgers.items()):
-        shift, factor = band_map(hedger, moneyness, days, vol, cost)
-        action = hedger.task.action
-        unit, reach = ("half-widths" if action.in_widths else "BTC"), (action.max_shift, np.log2(action.max_scale))
+    maps = {name: band_map(hedger, moneyness, days, vol, cost) for name, hedger in hedgers.items()}
+    shown = {name: (shift, np.log2(factor)) for name, (shift, factor) in maps.items()}
+    most = [max(np.abs(pair[k]).max() for pair in shown.values()) for k in (0, 1)]     # one scale a column
+    for row, (name, pair) in zip(axes, shown.items()):
+        unit = "half-widths" if hedgers[name].task.action.in_widths else "BTC"
         titles = (f"{name}: shift of the centre, {unit}", f"{name}: width, log₂ of the factor")
-        for ax, values, title, most in zip(row, (shift, np.log2(factor)), titles, reach):
-            image = ax.pcolormesh(moneyness, days, values, cmap="RdBu_r", vmin=-most, vmax=most, rasterized=True)
+        for ax, values, title, end in zip(row, pair, titles, most):
+            image = ax.pcolormesh(moneyness, days, values, cmap="RdBu_r", vmin=-end, vmax=end, rasterized=True)
             ax.set(title=title)
             fig.colorbar(image, ax=ax)
     for ax in axes[-1]: ax.set_xlabel("spot / strike")
@@ -151,4 +153,4 @@ def plot_exposures(
     ax[0].set(title="|Net delta|, mean, BTC", xlabel="days")
     ax[1].set(title="|Net vega|, bp of spot per vol point", xlabel="days")
     ax[2].set(title="Profit so far, initial spots", xlabel="days")
-    ax[0].legend()
+    ax[0].legend(loc="center right")

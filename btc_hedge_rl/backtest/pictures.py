@@ -37,7 +37,7 @@ def plot_densities(
         tail = -np.mean([cvar(row) for row in result.samples[name]])
         if edges[0] < tail: ax.axvline(tail, color=colour_of(name), ls=":", lw=1)
     ax.set(xlabel=f"profit of an episode, {result.unit}", ylabel="density")
-    ax.legend()
+    ax.legend(loc="center left")
 
 # %% ../../nbs/api/08_backtest/06_pictures.ipynb #b246b4c1
 def plot_intervals(

@@ -91,22 +91,27 @@ def reach_in_words(
     if record["low"] is None: return f"{record['share']:.0%} of a reachable gain that is not distinguishable from none"
     return f"{record['share']:.0%} [{record['low']:.0%}, {record['high']:.0%}] of the reachable gain"
 
+# %% ../../nbs/api/08_backtest/25_reach.ipynb #0e66419b
+def _plot_shares(ax, records, lift):
+    "A dot a world, with its interval where there is one."
+    name = records[0]["strategy"]
+    known = [(i + lift, r) for i, r in enumerate(records) if r["share"] is not None]
+    sure = [(y, *np.clip([r["low"], r["high"]], -2, 3)) for y, r in known if r["low"] is not None]
+    if sure: ax.hlines(*zip(*sure), color=STRATEGY_COLOURS[name], lw=4, alpha=.5)
+    ax.plot([r["share"] for _, r in known], [y for y, _ in known], "o", color=STRATEGY_COLOURS[name],
+            label=readable(name))
+
 # %% ../../nbs/api/08_backtest/25_reach.ipynb #896e347e
 def plot_reach(
-    shares: dict,  # world → record from `reach_records`
+    boards: list[dict],  # World → record from `reach_records`, one a strategy
     ax=None,
 ) -> None:
     "The share of every world on the scale from the best rule to the ceiling."
-    ax, colour = ax or plt.gca(), STRATEGY_COLOURS["ppo"]
-    metric = next(iter(shares.values()))["metric"]
-    for i, record in enumerate(shares.values()):
-        if record["share"] is None: continue
-        if record["low"] is not None:
-            ends = np.clip([record["low"], record["high"]], -2, 3)
-            ax.plot(ends, [i, i], lw=4, color=colour, alpha=.5, solid_capstyle="round")
-        ax.plot(record["share"], i, "o", color=colour)
+    ax, records = ax or plt.gca(), list(boards[0].values())
+    for k, shares in enumerate(boards):
+        _plot_shares(ax, list(shares.values()), .24 * (k - (len(boards) - 1) / 2))
     for place, name in ((0, "best rule"), (1, "ceiling")):
         ax.axvline(place, color="k", lw=.8)
         ax.annotate(name, (place, -.7), ha="center", fontsize=9, annotation_clip=False)
-    ax.set_yticks(range(len(shares)), map(readable, shares))
-    ax.set(xlabel=f"share of the reachable gain in {readable(metric)}", ylim=(len(shares) - .5, -.5))
+    ax.set_yticks(range(len(records)), map(readable, boards[0]))
+    ax.set(xlabel=f"share of the reachable gain in {readable(records[0]['metric'])}", ylim=(len(records) - .5, -.5))

@@ -28,7 +28,7 @@ class Effort:
     n_seeds: int  # Trainings of PPO
     epochs: int  # Passes of the pathwise network
     restarts: int = 1  # Networks it begins with
-    fresh: bool = False  # New training paths in every pass of the pathwise network
+    fresh: bool = False  # New training paths in every pass of a learner
 
 # %% ../../nbs/api/08_backtest/28_schooling.ipynb #5c883f1a
 def tune_in(
@@ -53,7 +53,7 @@ def teach_ppo(
     "Train PPO in a market, save it, and check that it hedges."
     from btc_hedge_rl.agents import require_alive     # here, so that a backtest of rules needs no PyTorch
     market = contest.market(name, effort.n_train, effort.n_validation)
-    agent = learn_ppo(market, tuned, effort.timesteps, contest.seed + number)
+    agent = learn_ppo(market, tuned, effort.timesteps, contest.seed + number, fresh=effort.fresh)
     agent.save(folder / "ppo" / f"seed_{number}")
     return require_alive(agent, tuned.task, market.validation)
 

@@ -21,7 +21,7 @@ from ..strategies import (Band, DeltaHedge, Family, JumpLaw, LelandHedge, Lowere
 from ..envs import DeltaTask
 from .contest import ContestMarkets, OtherMarket
 from .rehearsal import rehearse, rehearsed
-from .rule_tuning import TunedBand, at_edges, tune_families, tune_rule
+from .rule_tuning import TunedBand, at_edges, numbers_in_words, tune_families, tune_rule
 
 # %% ../../nbs/api/08_backtest/24_tuned_markets.ipynb #fbee6a26
 @dataclass(frozen=True)
@@ -136,12 +136,12 @@ def markets_table(
     records: dict,  # market → from `market_record`
 ) -> pd.DataFrame:
     "The winner of every market."
-    def told(numbers): return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in numbers.items())
     def moved(rule): return float(np.exp(max(abs(np.log(a / b)) for a, b in rule["halves"].values())))
     def row(record):
         rule = record["rules"][record["best"]]
         return {"quoted volatility": record["task"]["vol"], "best rule": readable(record["best"]),
-                "its numbers": told(rule["numbers"]), "risk, bp": rule["risk"], "halves differ by": moved(rule)}
+                "its numbers": numbers_in_words(rule["numbers"]), "risk, bp": rule["risk"],
+                "halves differ by": moved(rule)}
     return pd.DataFrame({name: row(record) for name, record in records.items()}).T
 
 # %% ../../nbs/api/08_backtest/24_tuned_markets.ipynb #66b573a0

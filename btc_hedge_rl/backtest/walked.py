@@ -10,6 +10,7 @@ __all__ = ['LEAST_WINDOWS', 'DECIDES', 'evidence_sentence', 'walk_comparisons', 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.dates import ConciseDateFormatter
 
 from ..ground import PALETTE, readable
 from ..data import returns_within
@@ -17,7 +18,7 @@ from .comparing import FEW_WINDOWS, Comparison, compare
 from .metrics import METRICS
 from .pictures import colour_of
 from .tables import unit_digits
-from .verdict import in_words, verdict_sentence, with_interval
+from .verdict import grouped_sentence, in_words, verdict_sentence, with_interval
 from .walking import WalkForward
 from .windows import windows_in_words
 
@@ -65,7 +66,8 @@ def walk_sentences(
     told = {(c.first, c.metric): [] for c in comparisons if c.metric in DECIDES}
     for c in comparisons:
         if c.metric in DECIDES: told[c.first, c.metric].append(c)
-    lines = [f"- {verdict_sentence(same, unit, digits)}" for same in told.values()]
+    few = walk.results[quote].independent < LEAST_WINDOWS
+    lines = [f"- {grouped_sentence(same) if few else verdict_sentence(same, unit, digits)}" for same in told.values()]
     return "\n".join([f"**{opening}.**", "", *lines])
 
 # %% ../../nbs/api/08_backtest/22_walked.ipynb #8d08d045
@@ -105,15 +107,17 @@ def plot_walk(
 ) -> None:
     "Profit of each window by its start, averaged over seeds; days in which the market moved most are named."
     ax, result = ax or plt.gca(), walk.results[quote]
+    size = 6 if len(walk.starts) < 300 else 2.5
     for name in strategies:
         mean = result.samples[name].mean(0)
-        ax.plot(walk.starts, mean, ".", ms=2.5, color=colour_of(name), label=readable(name))
+        ax.plot(walk.starts, mean, ".", ms=size, color=colour_of(name), label=readable(name))
     for i, (day, move) in enumerate(days.items() if days is not None else ()):
         ax.axvline(day, color="k", lw=.8, ls=":")
         place = dict(xytext=(3, 3 + 11 * (i % 2)), textcoords="offset points", fontsize=8)
         ax.annotate(f"{day:%d %b %Y}: {np.expm1(move):+.0%}", (day, ax.get_ylim()[0]), **place)
     ax.set(xlabel="start of the window", ylabel=f"profit, {unit_digits(result)[0]}")
-    ax.legend(markerscale=3)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
+    ax.legend(markerscale=7.5 / size)
 
 # %% ../../nbs/api/08_backtest/22_walked.ipynb #a055c8f6
 def lead_of(
@@ -153,7 +157,9 @@ def walk_answer(
     rival: str = "best_rule",
 ) -> str:  # Markdown
     "How much the windows know, and what each learner is against the best rule."
-    unit, digits = unit_digits(next(iter(walk.results.values())))
+    result = next(iter(walk.results.values()))
+    if result.independent < LEAST_WINDOWS: return evidence_sentence(walk)
+    unit, digits = unit_digits(result)
     def told(c):
         size = with_interval(c.difference, c.low, c.high, unit, digits, c.level)
         return f"{readable(c.first)} {in_words(c.verdict, c.second)} ({size})"

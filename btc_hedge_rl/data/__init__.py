@@ -27,6 +27,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "stylized_facts"],
     "certainty": ["bootstrap_facts", "walk_ranges", "cut_out", "largest_move"],
     "pictures": ["plot_stylized_facts", "plot_tails", "walk_distance", "plot_walk_distance"],
-    "findings": ["describe_bars", "apart_from_walk", "facts_answer", "stability_table", "one_afternoon",
+    "findings": ["describe_bars", "apart_from_walk", "with_error", "facts_answer", "stability_table", "one_afternoon",
                  "halves_differ"],
 })

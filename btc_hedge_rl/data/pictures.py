@@ -129,7 +129,7 @@ def plot_walk_distance(
     fig, ax = plt.subplots(figsize=(9, 5), layout="constrained")
     ax.axvspan(-1, 1, color="k", alpha=.1, lw=0)
     ax.hlines(rows, 0, distance, color=PALETTE[0], lw=1.5)
-    ax.plot(distance, rows, "o", color=PALETTE[0])
+    ax.plot(distance, rows, "o", color=PALETTE[0], clip_on=False, zorder=3)
     ax.set_yticks(rows, table.loc[distance.index, "meaning"])
     ax.set_xscale("symlog", linthresh=1)
     ax.set_xlabel("half-widths of the range of simulated Gaussian walks (shaded: within)")

@@ -79,13 +79,23 @@ class OwnTakeoverEnv(TakeoverEnv):
     "Episodes of bands, each action rewarded with its advantage over the mean one; `answers` is the agent's mean."
     answers = staticmethod(lambda seen: np.zeros((*seen.shape[:-1], 2), np.float32))
     drawn = 0  # Episodes since all paths were played
+    stages, passed = None, 0  # Number of a pass → the stage of its own paths, if each has its own; passes so far
     remembers = False  # What is remembered is what the mean earns, on all training paths
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #9cf1e498
+@patch
+def renew(self: OwnTakeoverEnv) -> None:
+    "Play all training paths to know the tail; new paths, where each pass has its own."
+    if self.stages:
+        self.passed += 1
+        self.stage = self.stages(self.passed)
+    self.drawn, self.recent = 0, profits_of(self.stage, self.answers)
 
 # %% ../../nbs/api/06_envs/20_own_takeover.ipynb #717a2fec
 @patch
 def choose(self: OwnTakeoverEnv) -> None:
     "Paths by what is at stake on them; once in a while all are played to know it."
-    if self.drawn >= len(self.recent): self.drawn, self.recent = 0, profits_of(self.stage, self.answers)
+    if self.drawn >= len(self.recent) / (2 if self.stages else 1): self.renew()
     chance = chances(np.abs(self.objective.utility(self.recent).marginal(self.recent)))
     self.path = spread_draws(chance, self.num_envs, self.rng)
     self.weight = 1 / (len(chance) * chance[self.path])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ACCOUNT', 'watch_unhedged', 'watched', 'states_of', 'unhedged_states', 'BandStage', 'nearly_proportional',
-           'less_funding', 'check_stage', 'band_stage', 'bar_profit', 'edge_of', 'play_action', 'account_seen',
-           'see_bands', 'play_stage']
+           'less_funding', 'costs_of', 'check_stage', 'band_stage', 'terms_of', 'coarse_cost', 'bar_profit', 'reached',
+           'edge_of', 'play_action', 'account_seen', 'see_bands', 'play_stage']
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #d8cf6c6b
 from typing import Callable, NamedTuple
@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from ..ground import BP, DT, InputError
-from ..market import FUNDING_BARS, Perpetual
+from ..market import FUNDING_BARS, Perpetual, TradingTerms, accepted, realised_vol, strain, total_cost
 from ..simulator import Paths
 from ..strategies import HedgeState, beside
 from .batches import batch_of
@@ -94,6 +94,14 @@ class BandStage(NamedTuple):
     stride: int  # Bars between decisions
     hold: int  # Decisions that an action lasts
     rate: float  # Cost of trading, fraction of notional
+    impact: float  # And what else there is in `TradingTerms`
+    ticket: float
+    calm_vol: float
+    stress: float
+    lot: float
+    smallest: float
+    coarse: bool  # Whether orders cost more than the rate, or come in lots
+    local_vol: np.ndarray  # (n, decisions + 1) annualised, where slippage depends on it; else (n, 0)
     max_shift: float  # Of the action
     max_scale: float
     in_widths: bool  # Whether shifts are counted in half-widths
@@ -103,8 +111,9 @@ class BandStage(NamedTuple):
 def nearly_proportional(
     task: Task,
 ) -> bool:
-    "Whether one BTC costs what two halves do, but for a twentieth or a tenth of a basis point."
+    "Whether one BTC costs what two halves do, but for a twentieth or a tenth of a basis point, and lots are small."
     terms = task.perpetual.terms
+    if terms.lot > .005 or terms.smallest > 500: return False
     return not terms.ticket and terms.impact <= max(.05 * terms.rate, .1 * BP)
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #52ad479f
@@ -119,6 +128,18 @@ def less_funding(
     due[:, paid] = close[:, paid] * rates
     return close - due.cumsum(1)
 
+# %% ../../nbs/api/06_envs/18_stage.ipynb #f8585488
+def costs_of(
+    task: DeltaTask,
+    paths: Paths,
+    exact: bool = False,  # All of it in any case
+) -> tuple:  # From `rate` to `local_vol` of a `BandStage`
+    "What trading costs on a stage: all of it, or the rate where the rest hardly matters."
+    terms, fine, n = task.perpetual.terms, nearly_proportional(task) and not exact, len(paths)
+    if fine or not terms.impact: return *terms, not fine, np.empty((n, 0))
+    vol = realised_vol(paths.close, initial=float(paths.vol if task.vol is None else task.vol))
+    return *terms, True, np.ascontiguousarray(vol[:, ::task.decision_bars])
+
 # %% ../../nbs/api/06_envs/18_stage.ipynb #4a490f15
 def check_stage(
     task: DeltaTask,
@@ -129,17 +150,16 @@ def check_stage(
     decisions = paths.n_steps // task.decision_bars
     if not hasattr(task.action, "base"):
         raise InputError(f"A stage is for bands, not for {type(task.action).__name__}: give action=RuleBand(rule).")
-    if not nearly_proportional(task):
-        raise InputError("A stage knows costs in proportion to what is traded, no large impact and no ticket.")
     if hold < 1 or decisions % hold:
         raise InputError(f"hold is {hold}: it must divide the {decisions} decisions of an episode.")
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #5d3d1e76
 def band_stage(
-    task: DeltaTask,  # With bands for actions and proportional costs
+    task: DeltaTask,  # With bands for actions
     paths: Paths,
     hold: int = 1,  # Decisions that an action lasts
     chunk: int = 128,  # Paths whose states are made together
+    exact: bool = False,  # Orders and costs as they are, where they hardly matter, too
 ) -> BandStage:
     "Set the stage."
     check_stage(task, paths, hold)
@@ -148,8 +168,8 @@ def band_stage(
     known = flat(decisions), flat(decisions), flat(actions, len(DELTA_FEATURES))
     exact = np.empty((n, actions)), np.empty((n, actions)), np.empty((n, actions + 1))
     words = action.max_shift, action.max_scale, action.in_widths, task.moneyness
-    close = less_funding(task.perpetual, paths.close)
-    stage = BandStage(close, *known, *exact, task.decision_bars, hold, task.perpetual.terms.rate, *words)
+    close, costs = less_funding(task.perpetual, paths.close), costs_of(task, paths, exact)
+    stage = BandStage(close, *known, *exact, task.decision_bars, hold, *costs, *words)
     for first in range(0, n, chunk): _set(stage, task, paths, slice(first, first + chunk))
     return stage
 
@@ -163,6 +183,25 @@ def _set(stage, task, paths, rows):
     stage.unit[rows] = np.maximum(kept["width"][:, ::stage.hold], 1e-3)
     stage.option[rows, :-1] = kept["pnl"][:, ::stage.hold] / stage.close[rows, :1]
 
+# %% ../../nbs/api/06_envs/18_stage.ipynb #42039288
+@njit(cache=True)
+def terms_of(stage):
+    "What an order costs on a stage."
+    return TradingTerms(
+        stage.rate, stage.impact, stage.ticket, stage.calm_vol, stage.stress, stage.lot, stage.smallest)
+
+# %% ../../nbs/api/06_envs/18_stage.ipynb #715b72b4
+@njit(cache=True)
+def coarse_cost(stage, path, t, before, now):
+    "Cost of one decision with tickets and slippage, and of closing after the last one, USD."
+    price, later, last = stage.close[path, t * stage.stride], stage.close[path, (t + 1) * stage.stride], t + 1
+    traded, closed = abs(now - before), abs(now) if last == stage.centre.shape[1] else 0.0
+    orders, squares, terms = (1.0 if traded > 0 else 0.0) + (1.0 if closed > 0 else 0.0), 0.0, terms_of(stage)
+    if stage.local_vol.shape[1] > 0:
+        squares = strain(terms, stage.local_vol[path, t]) * traded * traded * price
+        squares += strain(terms, stage.local_vol[path, last]) * closed * closed * later
+    return total_cost(terms, traded * price + closed * later, squares, orders)
+
 # %% ../../nbs/api/06_envs/18_stage.ipynb #37134f89
 @njit(cache=True)
 def bar_profit(stage, path, t, before, now):
@@ -170,7 +209,17 @@ def bar_profit(stage, path, t, before, now):
     price, later = stage.close[path, t * stage.stride], stage.close[path, (t + 1) * stage.stride]
     traded = abs(now - before) * price
     if t + 1 == stage.centre.shape[1]: traded += abs(now) * later
-    return (now * (later - price) - stage.rate * traded) / stage.close[path, 0]
+    cost = coarse_cost(stage, path, t, before, now) if stage.coarse else stage.rate * traded
+    return (now * (later - price) - cost) / stage.close[path, 0]
+
+# %% ../../nbs/api/06_envs/18_stage.ipynb #1ee59795
+@njit(cache=True)
+def reached(stage, path, t, position, low, high):
+    "Position after trading towards a band."
+    wanted = min(max(position, low), high)
+    if not stage.coarse or wanted == position: return wanted
+    held = position + accepted(terms_of(stage), wanted - position, stage.close[path, t * stage.stride])
+    return np.round(held / stage.lot) * stage.lot if stage.lot > 0 else held
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #32bd0f43
 @njit(cache=True)
@@ -178,7 +227,7 @@ def edge_of(stage, path, t, shift, factor, position):
     "Position after a decision: within the band of a zero action, moved by `shift` and widened by `factor`."
     width = np.float64(stage.width[path, t])
     centre = stage.centre[path, t] + shift * (width if stage.in_widths else 1.0)
-    return min(max(position, centre - width * factor), centre + width * factor)
+    return reached(stage, path, t, position, centre - width * factor, centre + width * factor)
 
 # %% ../../nbs/api/06_envs/18_stage.ipynb #7ba00aaa
 @njit(cache=True, parallel=True)

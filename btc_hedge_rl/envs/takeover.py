@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from ..simulator import Paths
 from ..strategies import HedgeState
 from .objectives import Objective
-from .stage import BandStage, bar_profit, play_action, see_bands, unhedged_states
+from .stage import BandStage, bar_profit, play_action, reached, see_bands, unhedged_states
 from .tasks import DeltaTask
 
 # %% ../../nbs/api/06_envs/19_takeover.ipynb #707a97ab
@@ -42,7 +42,7 @@ def rule_goes_on(stage, low, high, path, at, position):
     "Position after the rule has played for the time of action number `at`, and what it earned."
     profit = 0.0
     for t in range(at * stage.hold, (at + 1) * stage.hold):
-        now = min(max(position, np.float64(low[path, t])), np.float64(high[path, t]))
+        now = reached(stage, path, t, position, np.float64(low[path, t]), np.float64(high[path, t]))
         profit += bar_profit(stage, path, t, position, now)
         position = now
     return position, profit

@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "memory": ["free_memory", "check_memory", "check_whole"],
     "caches": ["can_write", "private_folder", "missing_folders", "find_caches", "one_blas_thread",
         "read_only"],
-    "threads": ["LEAN", "parts_of", "in_parts"],
+    "threads": ["LEAN", "parts_of", "in_parts", "rows_of"],
     "cores": ["Job", "core_count", "longest_first", "arguments_of", "ONE_THREAD", "workers_environment", "begin_worker",
         "LIBRARIES", "worker_context", "finished", "workers_in", "do_jobs"],
 })

@@ -55,7 +55,7 @@ _findings = {
         "plot_forecasts", "payoff_of", "buy_everything", "bought_table"],
     "seen": ["QUOTED_SMILES", "QUOTED_LEVEL", "quoted_smiles", "smile_medians", "model_smiles",
         "plot_quoted_smiles", "plot_half_spreads", "dealing_table", "QUOTED_SLIPPAGE", "slippage_table",
-        "plot_size_and_stress", "dealing_sentence"],
+        "plot_size_and_stress", "contract_in_words", "dealing_sentence"],
     "weather": ["reaches_by_weather", "plot_fill_rates", "fill_table",
         "fill_intervals", "intervals_sentence", "level_answer", "market_conclusions"],
 }

@@ -140,7 +140,8 @@ def flat_broadcast(
     "Arguments of one shape, as compiled loops want them."
     shape = np.broadcast_shapes(*(np.shape(a) for a in arrays))
     typed = (np.asarray(a, bool if np.asarray(a).dtype == bool else float) for a in arrays)
-    return [read_only(np.ascontiguousarray(np.broadcast_to(a, shape)).reshape(-1)) for a in typed], shape
+    wide = (a if a.shape == shape else np.broadcast_to(a, shape) for a in typed)
+    return [read_only(np.ascontiguousarray(a).reshape(-1)) for a in wide], shape
 
 # %% ../../nbs/api/04_market/01_pricing.ipynb #19399859
 class Valuation(NamedTuple):

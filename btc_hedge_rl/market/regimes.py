@@ -52,7 +52,7 @@ def beyond_range(
     "How often the local volatility leaves the surface's range."
     below, above = (local < surface.min_vol).mean(), (local > surface.max_vol).mean()
     return (f"The local volatility is below the surface's range of {surface.min_vol:.0%} to {surface.max_vol:.0%} in "
-            f"{below:.0%} of the bars and above it in {above:.1%}; there the surface stays at the edge.")
+            f"{below:.1%} of the bars and above it in {above:.1%}; there the surface stays at the edge.")
 
 # %% ../../nbs/api/04_market/15_regimes.ipynb #8d3f8d6c
 def plot_smiles(

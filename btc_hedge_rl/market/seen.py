@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUOTED_SMILES', 'QUOTED_LEVEL', 'QUOTED_SLIPPAGE', 'quoted_smiles', 'smile_medians', 'model_smiles',
            'plot_quoted_smiles', 'plot_half_spreads', 'dealing_table', 'slippage_table', 'plot_size_and_stress',
-           'dealing_sentence']
+           'contract_in_words', 'dealing_sentence']
 
 # %% ../../nbs/api/04_market/20_seen.ipynb #933c2ce8
 from io import StringIO
@@ -13,6 +13,7 @@ from io import StringIO
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from ..ground import BP, DAYS_PER_YEAR, DT, PALETTE
 from .option_costs import OptionSpread, option_cost
@@ -143,7 +144,17 @@ def plot_size_and_stress(
     for size, colour in zip(sizes, PALETTE):
         right.loglog(100 * vol, perpetual.cost_of(size, 1., vol) / size / BP, color=colour, label=f"{size:g} BTC")
     right.set(xlabel="local volatility, %", ylabel="cost with fee, bp", title="Stress")
+    for axis in (right.xaxis, right.yaxis):
+        axis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
     left.legend(); right.legend()
+
+# %% ../../nbs/api/04_market/20_seen.ipynb #613a6c2e
+def contract_in_words(
+    contract: str,  # As the chain names it, such as "7d 0.9 call"
+) -> str:
+    "A contract as people say it."
+    life, strike, kind = contract.split()
+    return f"a {life.removesuffix('d')}-day {kind} struck at {float(strike):.0%} of the spot"
 
 # %% ../../nbs/api/04_market/20_seen.ipynb #126dba76
 def dealing_sentence(
@@ -158,5 +169,5 @@ def dealing_sentence(
     small, large = (perpetual.cost_of(q, 1.) / q / BP for q in (1., 50.))
     total = table.loc[dearest, "half-spread, bp"] + table.loc[dearest, "fee, bp"]
     return (f"**What a hedge costs.** One BTC of the perpetual costs {small:.1f} bp, fifty cost {large:.1f} bp each; "
-            f"the option {dearest} costs {total:.0f} bp of the spot, and one day at the money "
+            f"the dearest option, {contract_in_words(dearest)}, costs {total:.0f} bp of it, and a day at the money "
             f"{table.loc['1d 1 call', 'cost, % of premium']:.1f} % of its premium.")

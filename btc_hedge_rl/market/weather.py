@@ -39,7 +39,7 @@ def plot_fill_rates(
     delta = np.linspace(.25, 3 * within / BP, 80)
     _, ax = plt.subplots(figsize=(10, 4))
     ax.axvspan(0, within / BP, color="k", alpha=.06, lw=0, label="fitted here")
-    for (name, r), colour in zip(reaches.items(), (PALETTE[7], PALETTE[0], PALETTE[1])):
+    for (name, r), colour in zip(reaches.items(), (PALETTE[6], PALETTE[0], PALETTE[1])):
         ax.semilogy(delta, observed_fill_rate(r, delta * BP) * DT, ".", ms=4, color=colour, label=name)
         ax.semilogy(delta, fitted[name].rate(delta * BP) * DT, color=colour)
     ax.set(xlabel="distance of the quote from the last close, bp", ylabel="fills per 5 minutes", ylim=(1e-4, 10),

@@ -6,6 +6,7 @@
 __all__ = ['world_gaps', 'headline', 'plot_headline', 'publish']
 
 # %% ../../nbs/api/09_pipeline/10_publishing.ipynb #3f1abed1
+import os
 from pathlib import Path
 
 from ..backtest import VERDICT_WORDS, answer
@@ -114,7 +115,8 @@ def _execute_page(page: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
     shown = nbformat.read(page, 4)
-    NotebookClient(shown, resources={"metadata": {"path": str(page.parent)}}).execute()
+    drawn = os.environ | {"BTC_FIGURES": "svg"}      # as in the pages of a run
+    NotebookClient(shown, resources={"metadata": {"path": str(page.parent)}}).execute(env=drawn)
     for cell in shown.cells: cell.metadata.pop("execution", None)
     with atomic_path(page) as temporary: nbformat.write(shown, temporary)
 

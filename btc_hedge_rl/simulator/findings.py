@@ -10,6 +10,7 @@ __all__ = ['jump_rules_table', 'plot_jumps', 'hawkes_table', 'hawkes_sentence', 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from ..ground import BARS_PER_DAY, BP, DAYS_PER_YEAR, DT, PALETTE, half_life
 from ..data import PRICES, chained_closes, facts_from_arrays, follows, returns_within, stylized_facts
@@ -56,6 +57,7 @@ def plot_jumps(
     size = np.sort(np.abs(jumps.size)) * 100
     right.loglog(size, 1 - np.arange(len(size)) / len(size), ".", color=PALETTE[0])
     right.set(xlabel="jump size, %", ylabel="share larger", title="Sizes of jumps")
+    right.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
 
 # %% ../../nbs/api/02_simulator/17_findings.ipynb #06fc5cda
 def hawkes_table(

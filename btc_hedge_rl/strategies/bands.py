@@ -12,7 +12,7 @@ from typing import Callable
 
 import numpy as np
 
-from ..ground import InputError
+from ..ground import BARS_PER_DAY, InputError
 from .centres import QuotedVol, RaisedVol, TrailingVol, TunedVol
 from .hedge_state import HedgeState
 from .hedgers import trade_to_band
@@ -38,6 +38,7 @@ class Span:
     high: float
     whole: bool = False  # Whole numbers only
     floor: bool = False  # Nothing lies below `low`, so an optimum there is no fault
+    ceiling: bool = False  # Nothing lies above `high`
 
     def __post_init__(self):
         if not 0 < self.low < self.high < np.inf:
@@ -70,7 +71,7 @@ def rule_families(
     "The classical rules, each with all of its numbers free."
     scale, width = {"scale": Span(.6, 3.)}, {"half_width": Span(.002, .4)}
     weight, aversion = {"weight": Span(.02, 2., floor=True)}, {"risk_aversion": Span(.1, 3e5)}
-    bars = {"bars": Span(1, 2016, whole=True, floor=True)}
+    bars = {"bars": Span(1, 14 * BARS_PER_DAY, whole=True, floor=True, ceiling=True)}      # up to once in two weeks
     families = {
         "every_k_bars": Family(TunedVol, EveryBars, scale | bars),
         "whalley_wilmott": Family(TunedVol, WhalleyWilmottWidth, scale | aversion),

@@ -61,15 +61,15 @@ def plot_attribution(
     "Parts of the mean profit, a panel a market and fill model."
     parts = parts.loc[:, parts.any()]                    # fees and funding only where there are any
     panels = list(dict.fromkeys((fills, market) for market, fills, _ in parts.index))
-    _, axes = plt.subplots(1, len(panels), figsize=(12, 3.8), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(panels), figsize=(12, 4.1), sharey=True, squeeze=False)
     for ax, (fills, market) in zip(axes[0], sorted(panels)):
         block = parts.loc[market].loc[fills].loc[makers].rename(index=readable)
         block.plot.bar(stacked=True, ax=ax, color=PALETTE, width=.7, legend=False)
         ax.plot(range(len(block)), block.sum(axis=1), "kD", ms=5, label="profit")
         ax.axhline(0, color="k", lw=.8)
-        ax.set(title=f"{market}, {fills} fills")
+        ax.set(title=f"{market.capitalize()}, {fills} fills", xlabel="")
     axes[0, 0].set_ylabel(f"mean over {days} days, BTC")
-    axes[0, -1].legend(fontsize=8)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 
 # %% ../../nbs/api/05_strategies/13_maker_findings.ipynb #3ab57b41
 def diffusion_only(

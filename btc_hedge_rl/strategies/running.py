@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Candles', 'ohlc', 'Charges', 'maker_trades', 'Totals', 'attribute', 'History', 'Beside', 'beside', 'run_path',
-           'run_paths', 'MakerResult', 'charged', 'make_market']
+           'new_books', 'run_rows', 'run_paths', 'MakerResult', 'charged', 'make_market']
 
 # %% ../../nbs/api/05_strategies/05_running.ipynb #3cfcbe25
 from dataclasses import dataclass, replace
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numba import njit, prange
+from numba import njit
 
-from ..ground import InputError, check_memory, check_whole, read_only, stream
+from ..ground import LEAN, InputError, check_memory, check_whole, in_parts, read_only, rows_of, stream
 from ..market import (FUNDING_BARS, CandleFills, FillModel, FillRule, Perpetual, Trades, TradingTerms, as_fills,
                                  rates_beside, realised_vol, trades_in_bar, trading_cost)
 from .makers import Quoter
@@ -127,7 +127,7 @@ def beside(
     return Beside(rates, realised_vol(close) if stormy else np.zeros((len(close), 1)))
 
 # %% ../../nbs/api/05_strategies/05_running.ipynb #9e4ae834
-@njit(cache=True)
+@njit(**LEAN)
 def run_path(rule, fill, terms, charges, state, bars, beside, history, totals, i):
     "One path (records of rows); fills `history` and entry `i` of `totals`."
     q = money = peak = 0.0
@@ -150,21 +150,40 @@ def run_path(rule, fill, terms, charges, state, bars, beside, history, totals, i
         if stopped < 0 and peak - equity > limit: stopped = t + 1
     totals.stopped[i] = stopped
 
+# %% ../../nbs/api/05_strategies/05_running.ipynb #newb1
+def new_books(
+    n: int,  # Paths
+    m: int,  # Closes a path
+) -> tuple:  # (History, Totals)
+    "Room for the books of a maker; nothing is traded yet."
+    totals = {name: np.zeros(n, np.int64 if name in ("n_fills", "stopped") else float) for name in Totals._fields}
+    return History(*np.empty((3, n, m))), Totals(**totals)
+
 # %% ../../nbs/api/05_strategies/05_running.ipynb #d867b176
-@njit(cache=True, parallel=True)
-def run_paths(rules, fill, terms, charges, seed, first, bars, beside):
-    "All paths, in parallel; each has its own rule (an entry of `rules`) and its own random stream."
-    n, m = bars.close.shape
-    history = History(np.empty((n, m)), np.empty((n, m)), np.empty((n, m)))
-    totals = Totals(np.zeros(n, np.int64), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n),
-                    np.zeros(n, np.int64))
-    for row in prange(n):
-        i = np.int64(row)                        # prange counts in unsigned integers, another type to compile for
+@njit(nogil=True, **LEAN)
+def run_rows(rules, fill, terms, charges, seed, first, bars, beside, history, totals):
+    "Some paths; each has its own rule (an entry of `rules`) and its own random stream."
+    for i in range(len(bars.close)):
         candles = Candles(bars.open[i], bars.high[i], bars.low[i], bars.close[i])
         rows = History(history.inventory[i], history.cash[i], history.equity[i])
         state = stream(seed + _FILL_STREAMS, first + i)
         own = Beside(beside.rates[i], beside.vols[i])
         run_path(rule_of(rules, i), fill, terms, charges, state, candles, own, rows, totals, i)
+
+# %% ../../nbs/api/05_strategies/05_running.ipynb #runp1
+def run_paths(
+    rules: QuoteRule,  # Arrays, an entry a path
+    fill: FillRule, terms: TradingTerms, charges: Charges,
+    seed: int, first: int,  # Of the fills; number of the first path
+    bars: Candles,
+    beside: Beside,
+) -> tuple:  # (History, Totals)
+    "All paths, on as many threads as there may be."
+    history, totals = new_books(*bars.close.shape)
+    def rows(begin, stop):
+        own, *rest = (rows_of(record, begin, stop) for record in (rules, bars, beside, history, totals))
+        run_rows(own, fill, terms, charges, seed, first + begin, *rest)
+    in_parts(rows, len(bars.close))
     return history, totals
 
 # %% ../../nbs/api/05_strategies/05_running.ipynb #ee0ab013

@@ -11,17 +11,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..ground import BARS_PER_DAY, BP, DAYS_PER_YEAR
+from ..ground import BARS_PER_DAY, BP, DAYS_PER_YEAR, readable
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #0eee10b0
 def misses(
     board: pd.DataFrame,  # From `scoreboard`
     name: str,  # World
+    most: int = 5,  # Facts that are named
 ) -> str:
     "The facts outside their bands, worst first."
     distance = (board[name] - board["bars"]) / ((board["high"] - board["low"]) / 2)
     far = distance[distance.abs() > 1].sort_values(key=abs, ascending=False)
-    return "; ".join(f"{board.loc[fact, 'meaning']} ({d:+.1f})" for fact, d in far.items()) or "nothing"
+    told = [f"{board.loc[fact, 'meaning']} ({d:+.1f})" for fact, d in far.items()]
+    rest = [f"{len(told) - most} more"] if len(told) > most else []
+    return "; ".join(told[:most] + rest) or "nothing"
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #e2fa8ce1
 def falls_short(
@@ -31,8 +34,8 @@ def falls_short(
     "What each world holds and what it misses."
     def said(name):
         held = by_seed[name]
-        return (f"**{name}** holds {held.mean():.0%} of the facts on average over {len(held)} seeds "
-                f"({held.min():.0%} to {held.max():.0%}). It misses: {misses(board, name)}.")
+        return (f"**{readable(name).capitalize()}** holds {held.mean():.0%} of the facts on average over {len(held)} "
+                f"seeds ({held.min():.0%} to {held.max():.0%}). It misses: {misses(board, name)}.")
     return "\n\n".join(map(said, by_seed))
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #b03e30d7
@@ -47,9 +50,10 @@ def which_world(
               "clustered volatility or on reversal within the hour: a verdict that turns there is not to be trusted."
               if best != "qed-hawkes" else
               "It is the model of the study, and nothing in these bars asks for a richer one.")
-    stress = ", ".join(f"{name} ({share:.0%})" for name, share in inside.items() if name not in by_seed)
-    return (f"Of the calibrated models, **{best}** is closer to these bars, by {mean[best] - rest:.0%} of the facts. "
-            f"{advice}\n\nThe others, {stress}, are for testing what breaks; they need not resemble the bars.")
+    stress = ", ".join(f"{readable(name)} ({share:.0%})" for name, share in inside.items() if name not in by_seed)
+    return (f"Of the calibrated models, **{readable(best)}** is closer to these bars, by {mean[best] - rest:.0%} of "
+            f"the facts. {advice}\n\nThe others, {stress}, are for testing what breaks; they need not resemble the "
+            "bars.")
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #7d4de15c
 def model_answer(
@@ -63,13 +67,13 @@ def model_answer(
         shares = by_seed[name]
         return f"{shares.mean():.0%} ({shares.min():.0%} to {shares.max():.0%} by seed)"
     best = by_seed.mean().idxmax()
-    rest = "; ".join(f"{name} {told(name)}" for name in by_seed if name != best)
+    rest = "; ".join(f"the {readable(name)} {told(name)}" for name in by_seed if name != best)
     stands = "does not reject" if p_value > .05 else "**rejects**"
     seen = "can be told" if gain > 1.92 else "**cannot be told**"
-    return (f"Of the calibrated worlds **{best}** resembles these bars most: it holds {told(best)} of their facts; "
-            f"{rest}. In qed-hawkes a jump causes {hawkes.branching_ratio:.2f} further ones directly, a timing that "
-            f"the test {stands} (p = {p_value:.2f}), and its drift {seen} from none (log-likelihood {gain:+.2f}, "
-            "1.92 needed).")
+    return (f"Of the worlds fitted to these bars, **{readable(best)}** resembles them most: it holds {told(best)} of "
+            f"their facts; {rest}. In the {readable('qed-hawkes')} a jump causes {hawkes.branching_ratio:.2f} further "
+            f"ones directly, a timing that the test {stands} (p = {p_value:.2f}), and its drift {seen} from none "
+            f"(log-likelihood {gain:+.2f}, 1.92 needed).")
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #34fd9764
 def stochastic_vol_table(

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..ground import PALETTE
+from ..ground import PALETTE, readable
 from ..data import bootstrap_facts, facts_from_arrays
 from ..simulator import FIRST_PATH
 from .shared import as_bars
@@ -59,16 +59,16 @@ def plot_scoreboard(
 ):
     "Distance of each world's facts from the bars, in half-widths of the band; the grey band holds what the bars allow."
     half, names = (table["high"] - table["low"]) / 2, [c for c in table if c not in ("meaning", "bars", "low", "high")]
-    fig, ax = plt.subplots(figsize=(9, .3 * len(table) + 1))
+    fig, ax = plt.subplots(figsize=(10, .3 * len(table) + 1.4))
     rows = np.arange(len(table))[::-1]
     ax.axvspan(-1, 1, color="k", alpha=.08, lw=0)
     for name, colour, marker in zip(names, PALETTE, "osD^v"):
         away = ((table[name] - table["bars"]) / half).clip(-6, 6)
-        label = f"{name} ({table.attrs['inside'][name]:.0%} inside)"
+        label = f"{readable(name)} ({table.attrs['inside'][name]:.0%} inside)"
         ax.plot(away, rows, marker, ms=5, color=colour, label=label)
-    ax.set(yticks=rows, yticklabels=table.index, title="Which facts each world reproduces",
+    ax.set(yticks=rows, yticklabels=table["meaning"], title="Which facts each world reproduces",
            xlabel="distance from the bars, in half-widths of the 90 % band (cut at ±6)")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    fig.legend(loc="outside lower center", ncols=2)
     return ax
 
 # %% ../../nbs/api/03_worlds/06_scoring.ipynb #cdca2314
