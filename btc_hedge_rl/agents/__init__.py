@@ -12,7 +12,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "policy": ["one_thread", "Network", "NETWORKS", "THRIFTY", "network_of", "Extractor", "ResidualPolicy",
                "new_policy",
-        "weights_of", "blind_to_account", "is_blind"],
+        "weights_of", "blind_to_position", "is_blind"],
     "hedger": ["PolicyHedger", "untrained", "training_task", "policy_names", "policy_folder",
                "load_hedger"],
     "ppo": ["PPOSettings", "by_takeover", "LONG", "PPO_SETTINGS", "ppo_settings", "decisions_an_action", "Watch",

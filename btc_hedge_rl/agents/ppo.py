@@ -26,11 +26,11 @@ from tqdm import tqdm
 from ..ground import InputError
 from ..simulator import Paths
 from ..envs import (
-    DeltaTask, OptionTask, OwnTakeoverEnv, TakeoverEnv, Task, answers_of, band_stage, batch_of, for_learning,
-    play_network, rule_tape, run_episodes, sb3_vec_env)
+    DeltaTask, OptionTask, OwnTakeoverEnv, TakeoverEnv, Task, band_stage, batch_of, for_learning,
+    network_tape, play_network, rule_tape, run_episodes, sb3_vec_env)
 from .hedger import PolicyHedger, training_task
 from .policy import (
-    ResidualPolicy, blind_to_account, is_blind, network_of, new_policy, one_thread, weights_of)
+    ResidualPolicy, blind_to_position, is_blind, network_of, new_policy, one_thread, weights_of)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #a552ed65
 @dataclass(frozen=True)
@@ -180,16 +180,16 @@ def _learner(task, episodes, settings, seed, tensorboard):
     rate, use_sde = LinearSchedule(settings.learning_rate, settings.learning_rate / 10, 1.), network.pop("use_sde")
     agent = PPO(ResidualPolicy, episodes, seed=seed, verbose=0, policy_kwargs=network, use_sde=use_sde,
                 tensorboard_log=tensorboard, learning_rate=rate, **own)
-    if hasattr(episodes, "answers"): blind_to_account(agent.policy)
+    if hasattr(episodes, "plays"): blind_to_position(agent.policy)
     return agent
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #4784c7b4
-def _lend_answers(agent):
+def _lend_play(agent):
     "Let episodes in which the agent takes over ask what it would do."
     policy = agent.policy
-    if not hasattr(agent.env, "answers"): return
-    if not is_blind(policy): raise InputError("start looks at its own account: go on with settings of takeover='rule'.")
-    agent.env.answers = lambda seen: answers_of(weights_of(policy), seen)
+    if not hasattr(agent.env, "plays"): return
+    if not is_blind(policy): raise InputError("start looks at its own position: go on with settings of takeover='rule'.")
+    agent.env.plays = lambda stage: network_tape(stage, weights_of(policy))
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #d1d84a66
 def _lend_paths(agent, task, paths, settings):
@@ -222,7 +222,7 @@ def train_ppo(
         logs = tensorboard or os.environ.get("BTC_HEDGE_TENSORBOARD") or None
         agent = _learner(task, _episodes(task, first, settings, benchmark, seed), settings, seed, logs)
         if start is not None: _begin_as(agent.policy, start, task)
-        _lend_answers(agent)
+        _lend_play(agent)
         if callable(paths): _lend_paths(agent, task, paths, settings)
         judge = None if validation is None else judges(task, validation)
         watch = Watch(timesteps, actions, progress, f"PPO, seed {seed}", judge, checkpoints, keep)
