@@ -39,7 +39,9 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "band_stage", "bar_profit", "edge_of", "play_action", "ACCOUNT",
         "account_seen", "see_bands", "play_stage"],
     "takeover": ["edges_of", "RuleTape", "rule_goes_on", "play_rule", "rule_tape", "taken_over", "TakeoverEnv"],
-    "own_takeover": ["stage_of", "edges_said", "own_tape", "profits_of", "chances", "spread_draws", "OwnTakeoverEnv"],
+    "own_takeover": ["stage_of", "edges_said", "market_seen", "tape_said", "own_tape", "profits_of", "chances",
+        "spread_draws", "OwnTakeoverEnv", "Ladder", "new_ladder", "add_edge", "edge_met", "worth_held", "worth_on",
+        "play_episode", "play_whole"],
     "acting": ["Weights", "plain_answers", "tanh_single", "STATES", "layer", "tanh_layer", "places", "answer_block",
         "answer_blocks", "answers_of", "see_block", "play_blocks", "play_network"],
 })
