@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['stage_of', 'edges_said', 'play_on', 'own_tape', 'seen_alone', 'profits_of', 'chances', 'spread_draws',
-           'OwnTakeoverEnv']
+           'OwnTakeoverEnv', 'Ladder', 'new_ladder', 'add_edge', 'edge_met', 'worth_held', 'worth_on', 'play_episode',
+           'play_whole']
 
 # %% ../../nbs/api/06_envs/20_own_takeover.ipynb #37ea577b
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
-from numba import njit
+from numba import njit, prange
 
-from .stage import HELD, PNL, BandStage, see_bands
+from .stage import HELD, PNL, BandStage, bar_profit, edge_of, see_bands
 from .takeover import RuleTape, TakeoverEnv, rule_goes_on
 
 # %% ../../nbs/api/06_envs/20_own_takeover.ipynb #1473ec82
@@ -46,7 +47,7 @@ def play_on(stage, tape, at):
         tape.held[i, at + 1], gain = rule_goes_on(stage, tape.low, tape.high, i, at, tape.held[i, at])
         tape.earned[i, at + 1] = tape.earned[i, at] + gain
 
-# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #9f830e56
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #2f26b735
 def own_tape(
     stage: BandStage,
     answers: Callable,  # Observations (n, numbers) → (n, 2)
@@ -102,8 +103,9 @@ def spread_draws(
 
 # %% ../../nbs/api/06_envs/20_own_takeover.ipynb #6694e17d
 class OwnTakeoverEnv(TakeoverEnv):
-    "Episodes of bands, each action rewarded with its advantage over the mean one; `plays` is the agent by itself."
-    plays = staticmethod(lambda stage: own_tape(stage, lambda seen: np.zeros((len(seen), 2), np.float32)))
+    "Episodes of bands, each action rewarded with its advantage over the mean one: `answers` by itself, which `plays`."
+    answers = staticmethod(lambda seen: np.zeros((*seen.shape[:-1], 2), np.float32))
+    plays = staticmethod(lambda stage: own_tape(stage, OwnTakeoverEnv.answers))
     drawn = 0  # Episodes since all paths were played
     stages, passed = None, 0  # Number of a pass → the stage of its own paths, if each has its own; passes so far
     remembers = False  # What is remembered is what the mean earns, on all training paths
@@ -134,6 +136,7 @@ def prepare(self: OwnTakeoverEnv) -> np.ndarray:  # (n,) profits at expiry
     self.here, self.rows = stage_of(self.stage, self.path), np.arange(self.num_envs)
     self.then = self.plays(self.here)
     self.seen = seen_alone(self.here, self.then)
+    self.means = self.answers(self.seen)
     profit = self.then.earned[:, -1] + self.here.option[:, -1]
     self.recent = self.recent.copy()
     self.recent[self.path] = profit
@@ -144,3 +147,103 @@ def prepare(self: OwnTakeoverEnv) -> np.ndarray:  # (n,) profits at expiry
 def look(self: OwnTakeoverEnv) -> np.ndarray:  # (n, numbers) float32
     "What agents see now: the market, and their profit by themselves."
     return self.seen[:, self.at].copy()
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #5bbc9512
+class Ladder(NamedTuple):
+    "Edges ahead, the next one last: each lies further out than all that are met before it."
+    edge: np.ndarray  # BTC, from the outermost down
+    time: np.ndarray  # Decision at which it is met
+    worth: np.ndarray  # Profit from that decision on of who stands at it, initial spots
+    count: np.ndarray  # (1,) how many there are
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #0c90e493
+@njit(cache=True)
+def new_ladder(n):
+    "A ladder without edges, with room for `n`."
+    return Ladder(np.empty(n), np.empty(n, np.int64), np.empty(n), np.zeros(1, np.int64))
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #324de206
+@njit(cache=True)
+def add_edge(ladder, edge, time, worth):
+    "Put an edge before all others; those that lie no further out will not be met any more."
+    n = ladder.count[0]
+    while n > 0 and ladder.edge[n - 1] <= edge: n -= 1
+    ladder.edge[n], ladder.time[n], ladder.worth[n], ladder.count[0] = edge, time, worth, n + 1
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #491980b2
+@njit(cache=True)
+def edge_met(ladder, x):
+    "Number of the first edge beyond position `x`; −1 without one."
+    first, last = -1, ladder.count[0] - 1
+    while first < last:
+        middle = first + (last - first + 1) // 2
+        if ladder.edge[middle] > x: first = middle
+        else: last = middle - 1
+    return first
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #d5b16c61
+@njit(cache=True)
+def worth_held(stage, path, t, x, lows, highs):
+    "Profit from decision `t` on of who holds `x` and meets these edges, initial spots."
+    low, high, close = edge_met(lows, x), edge_met(highs, -x), stage.close[path]
+    when, edge, then = stage.centre.shape[1], 0.0, 0.0
+    if low >= 0: when, edge, then = lows.time[low], lows.edge[low], lows.worth[low]
+    if high >= 0 and highs.time[high] < when:
+        when, edge, then = highs.time[high], -highs.edge[high], highs.worth[high]
+    now, there = close[t * stage.stride], close[when * stage.stride]
+    return (x * (there - now) - stage.rate * abs(edge - x) * there) / close[0] + then
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #7c65711b
+@njit(cache=True)
+def worth_on(stage, tape, path, held, out):
+    "Profit from each action on if the tape's rule takes over from what is held before it, initial spots."
+    decisions, close = stage.centre.shape[1], stage.close[path]
+    lows, highs, out[-1] = new_ladder(decisions), new_ladder(decisions), 0.0
+    for t in range(decisions - 1, -1, -1):
+        low, high = np.float64(tape.low[path, t]), np.float64(tape.high[path, t])
+        gain = (close[(t + 1) * stage.stride] - close[t * stage.stride]) / close[0]
+        at_low = low * gain + worth_held(stage, path, t + 1, low, lows, highs)
+        at_high = high * gain + worth_held(stage, path, t + 1, high, lows, highs)
+        add_edge(lows, low, t, at_low)
+        add_edge(highs, -high, t, at_high)
+        at = t // stage.hold
+        if at * stage.hold == t: out[at] = worth_held(stage, path, t, held[at], lows, highs)
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #98533bfa
+@njit(cache=True)
+def play_episode(stage, path, action, held, earned):
+    "Play all actions (actions, 2) on a path; fill in position and profit on the hedge before each, and at the end."
+    position, profit = 0.0, 0.0
+    for at in range(len(action)):
+        held[at], earned[at] = position, profit
+        shift = stage.max_shift * min(max(np.float64(action[at, 0]), -1.0), 1.0)
+        factor = stage.max_scale**min(max(np.float64(action[at, 1]), -1.0), 1.0)
+        for t in range(at * stage.hold, (at + 1) * stage.hold):
+            now = edge_of(stage, path, t, shift, factor, position)
+            profit += bar_profit(stage, path, t, position, now)
+            position = now
+    held[-1], earned[-1] = position, profit
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #bcff8de8
+@njit(cache=True, parallel=True)
+def play_whole(stage, tape, action, final):
+    "Profits at expiry if the tape's rule takes over before each action, and after the last, on all paths."
+    for row in prange(len(action)):
+        i, n = np.int64(row), final.shape[1]
+        held, earned = np.empty(n), np.empty(n)
+        play_episode(stage, i, action[i], held, earned)
+        worth_on(stage, tape, i, held, final[i])
+        for k in range(n): final[i, k] += earned[k] + stage.option[i, -1]
+
+# %% ../../nbs/api/06_envs/20_own_takeover.ipynb #8c4b249c
+@patch
+def play_all(
+    self: OwnTakeoverEnv,
+    actions: np.ndarray,  # (n, actions, 2)
+) -> np.ndarray:  # (n, actions) rewards, float32
+    "Play all actions of all episodes from listing to expiry; the next `begin` starts new ones."
+    n, self.at = self.num_envs, actions.shape[1]
+    play_whole(self.here, self.then, actions, final := np.empty((n, self.at + 1)))
+    self.final, change = final[:, -1], np.diff(self.utility.value(final), axis=1)
+    self.told = change * np.reshape(self.weight, (-1, 1)) / self.unit
+    return self.told.astype(np.float32)

@@ -166,10 +166,10 @@ def band_stage(
     n, decisions, action = len(paths), paths.n_steps // task.decision_bars, task.action
     actions, flat = decisions // hold, lambda *shape: np.empty((n, *shape), np.float32)
     known = flat(decisions), flat(decisions), flat(actions, len(DELTA_FEATURES))
-    exact = np.empty((n, actions)), np.empty((n, actions)), np.empty((n, actions + 1))
+    double = np.empty((n, actions)), np.empty((n, actions)), np.empty((n, actions + 1))
     words = action.max_shift, action.max_scale, action.in_widths, task.moneyness
     close, costs = less_funding(task.perpetual, paths.close), costs_of(task, paths, exact)
-    stage = BandStage(close, *known, *exact, task.decision_bars, hold, *costs, *words)
+    stage = BandStage(close, *known, *double, task.decision_bars, hold, *costs, *words)
     for first in range(0, n, chunk): _set(stage, task, paths, slice(first, first + chunk))
     return stage
 
