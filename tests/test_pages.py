@@ -271,9 +271,11 @@ def test_the_certificate_turns():
     "Near the optimum or farther than the rule: the sentence of page 07 says which, of each learner."
     from btc_hedge_rl.agents import certificate_sentence
     from btc_hedge_rl.backtest import certificate_of
-    said, turned = (certificate_sentence(certificate_of(certificate(*gaps))).split(". PPO") for gaps in ((.3, 1.4), (1.4, .3)))
-    assert "70% of the way there" in said[0] and "no closer than the rule" in said[1]
-    assert "no closer than the rule" in turned[0] and "70% of the way there" in turned[1]
+    def said(*gaps): return certificate_sentence(certificate_of(certificate(*gaps))).split("- PPO")
+    found, turned, same = said(.3, 1.4), said(1.4, .3), said(1.05, .95)
+    assert "**70%** of the way there" in found[0] and "**farther** than the rule" in found[1]
+    assert "**farther** than the rule" in turned[0] and "**70%** of the way there" in turned[1]
+    assert all("**not distinguishable** from the rule" in line for line in same)
 
 
 def test_the_certificate_shown_is_the_one_kept():

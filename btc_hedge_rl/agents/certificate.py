@@ -124,15 +124,16 @@ def gap_in_words(
 # %% ../../nbs/api/07_agents/08_certificate.ipynb #a2e44e8b
 def certificate_sentence(
     certificate: Certificate,
-) -> str:
+) -> str:  # Markdown
     "What the certificate says of everybody."
-    rows = certificate.table
-    def way(share): return f"{share:.0%} of the way there from the rule" if share > 0 else "no closer than the rule"
-    told = [f"{readable(name)}: {gap_in_words(row, certificate.error)}; {way(row.share)}"
-            for name, row in rows.drop("best_rule").iterrows()]
+    rows, rule = certificate.table.drop("best_rule"), certificate.table.gap["best_rule"]
+    def way(row):
+        if row.low <= rule <= row.high: return "**not distinguishable** from the rule"
+        return f"**{row.share:.0%}** of the way there from the rule" if row.share > 0 else "**farther** than the rule"
+    told = [f"- {readable(name)}: {gap_in_words(row, certificate.error)}; {way(row)}" for name, row in rows.iterrows()]
     return (f"In a market without memory the best possible hedge risks {certificate.optimum:.2f} bp (error of the grid "
-            f"{certificate.error:.2f} bp), the best tuned rule {rows.gap['best_rule']:.2f} bp more. "
-            f"On {certificate.n_paths:,} unseen paths: {'. '.join(told)}.")
+            f"{certificate.error:.2f} bp), the best tuned rule {rule:.2f} bp more. On {certificate.n_paths:,} unseen "
+            "paths:\n\n" + "\n".join(told))
 
 # %% ../../nbs/api/07_agents/08_certificate.ipynb #0d80a977
 def certificate_table(

@@ -115,4 +115,4 @@ def certified_where(
             f"{1e4 * asked['cost']:g} bp, exponential utility of aversion {asked['aversion']:g} a strike")
     teaching = f"{spent['n_train']:,} training paths, {spent['timesteps']:,} actions a seed of PPO"
     return (f"*The market: {task}, jumps of {made['source']} at constant rates; {teaching}. Measured "
-            f"{made['created'][:10]} with {made['made_by']['btc_hedge_rl']}, not part of this run.*")
+            f"{made['created'][:10]} with package {made['made_by']['btc_hedge_rl']}, not part of this run.*")

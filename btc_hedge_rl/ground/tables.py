@@ -35,7 +35,8 @@ def readable(
 
 # %% ../../nbs/api/00_ground/05_tables.ipynb #45e76d3d
 METRIC_FORMATS = {"sharpe": ".2f", "sortino": ".2f", "skew": ".2f", "kurtosis": ".1f",
-                  "win_rate": ".0%", "share": "+.1%", "half_life": ".1f", "break_even_fee_bp": ".2f"}
+                  "win_rate": ".0%", "share": "+.1%", "half_life": ".1f", "break_even_fee_bp": ".2f",
+                  "turnover": ".1f"}
 
 # %% ../../nbs/api/00_ground/05_tables.ipynb #85e3611c
 def number_text(

@@ -41,7 +41,8 @@ def _svg_size(
 
 # %% ../../nbs/api/11_site/08_pictures.ipynb #26b3f03a
 _DARK = {"#262626": "#dbe3ea", "#000000": "#dbe3ea", "#333333": "#dbe3ea", "#ffffff": "#12181f", "#cccccc": "#3a4652",
-         "#b0b0b0": "#4a5764", "#332288": "#9d90ee", "#7a7a7a": "#9dabb8", "#0072b2": "#4ba3dd"}     # of site.css
+         "#b0b0b0": "#4a5764", "#332288": "#9d90ee", "#7a7a7a": "#9dabb8", "#0072b2": "#4ba3dd",
+         "#661100": "#c2705c", "#882255": "#cc6699", "#117733": "#4fae72"}     # of site.css
 
 def in_both_schemes(
     svg: str,  # A figure drawn in dark ink
@@ -95,7 +96,7 @@ def unpack_pictures(
         image["src"] = root + _write_picture(site, data, kind)
         size = _png_size(data) if kind == "png" else _svg_size(data) if kind == "svg" else {}
         image.attrs.update(size)
-        wide = " wide" if size and size["width"] > min(1.8 * size["height"], 1000) else ""
+        wide = " wide" if size and size["width"] > min(1.8 * size["height"], 800) else ""
         image.wrap(soup.new_tag("a", attrs={"href": image["src"], "class": "picture" + wide}))
         if kind != "svg": continue
         image["class"] = ["in-the-light"]

@@ -14,8 +14,8 @@ ROOMS = {  # Public names of each room
     "makers": "believed Quoter Symmetric InventorySkew AvellanedaStoikov GLFT QUOTERS maker_from_dict",
     "terms": "quote_terms RISK_FIELD RISK_RANGE first_crossing with_terms",
     "brownian": "bridge_extremes brownian_bars",
-    "running": "Candles ohlc Charges maker_trades Totals attribute History Beside beside run_path new_books run_paths "
-        "MakerResult charged make_market",
+    "running": "Candles ohlc Charges maker_trades Totals attribute History Beside beside run_path new_books run_rows "
+        "run_paths MakerResult charged make_market",
     "inventory": "inventory_acf inventory_half_life",
     "maker_tuning": "mean_less_std near_half_life maker_row tune_maker study_maker",
     "markouts": "markout mirrored",

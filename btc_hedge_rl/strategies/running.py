@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Candles', 'ohlc', 'Charges', 'maker_trades', 'Totals', 'attribute', 'History', 'Beside', 'beside', 'run_path',
-           'new_books', 'run_paths', 'MakerResult', 'charged', 'make_market']
+           'new_books', 'run_rows', 'run_paths', 'MakerResult', 'charged', 'make_market']
 
 # %% ../../nbs/api/05_strategies/05_running.ipynb #3cfcbe25
 from dataclasses import dataclass, replace
@@ -161,7 +161,7 @@ def new_books(
 
 # %% ../../nbs/api/05_strategies/05_running.ipynb #d867b176
 @njit(nogil=True, **LEAN)
-def run_paths(rules, fill, terms, charges, seed, first, bars, beside, history, totals):
+def run_rows(rules, fill, terms, charges, seed, first, bars, beside, history, totals):
     "Some paths; each has its own rule (an entry of `rules`) and its own random stream."
     for i in range(len(bars.close)):
         candles = Candles(bars.open[i], bars.high[i], bars.low[i], bars.close[i])
@@ -169,6 +169,22 @@ def run_paths(rules, fill, terms, charges, seed, first, bars, beside, history, t
         state = stream(seed + _FILL_STREAMS, first + i)
         own = Beside(beside.rates[i], beside.vols[i])
         run_path(rule_of(rules, i), fill, terms, charges, state, candles, own, rows, totals, i)
+
+# %% ../../nbs/api/05_strategies/05_running.ipynb #runp1
+def run_paths(
+    rules: QuoteRule,  # Arrays, an entry a path
+    fill: FillRule, terms: TradingTerms, charges: Charges,
+    seed: int, first: int,  # Of the fills; number of the first path
+    bars: Candles,
+    beside: Beside,
+) -> tuple:  # (History, Totals)
+    "All paths, on as many threads as there may be."
+    history, totals = new_books(*bars.close.shape)
+    def rows(begin, stop):
+        own, *rest = (rows_of(record, begin, stop) for record in (rules, bars, beside, history, totals))
+        run_rows(own, fill, terms, charges, seed, first + begin, *rest)
+    in_parts(rows, len(bars.close))
+    return history, totals
 
 # %% ../../nbs/api/05_strategies/05_running.ipynb #ee0ab013
 @dataclass(frozen=True)
@@ -242,9 +258,5 @@ def make_market(
     rules = QuoteRule(*np.array([quoter.rule(level) for level in levels])[which].T.copy())
     stop = np.inf if stop_loss is None else float(stop_loss)
     charges, along = Charges(float(venue.maker_fee), stop), beside(venue, bars.close, stop_loss is not None)
-    history, totals = new_books(*bars.close.shape)
-    def rows(begin, stop):
-        own, *rest = (rows_of(record, begin, stop) for record in (rules, bars, along, history, totals))
-        run_paths(own, fill, venue.terms, charges, seed, first + begin, *rest)
-    in_parts(rows, len(price))
+    history, totals = run_paths(rules, fill, venue.terms, charges, seed, first, bars, along)
     return MakerResult(quoter, price, *history, *totals)

@@ -52,7 +52,8 @@ def which_world(
               "It is the model of the study, and nothing in these bars asks for a richer one.")
     stress = ", ".join(f"{readable(name)} ({share:.0%})" for name, share in inside.items() if name not in by_seed)
     return (f"Of the calibrated models, **{readable(best)}** is closer to these bars, by {mean[best] - rest:.0%} of "
-            f"the facts. {advice}\n\nThe others, {stress}, are for testing what breaks; they need not resemble the bars.")
+            f"the facts. {advice}\n\nThe others, {stress}, are for testing what breaks; they need not resemble the "
+            "bars.")
 
 # %% ../../nbs/api/03_worlds/07_findings.ipynb #7d4de15c
 def model_answer(
