@@ -24,15 +24,16 @@ help: ## show this list
 	@sed -n '3,4s/^#  */e.g. /p' $(MAKEFILE_LIST)
 
 # The environments, made once and brought up to date when the requirements change: what the study needs, and all that developers need, which includes it.
+# Python compiles a module when it is imported first; pip would compile all of them, most of which nobody imports, while everybody waits.
 # While the larger packages are installed a core is idle: `btc-hedge warm` compiles what the study runs, and afterwards what learners run, for which those packages are
 # needed. Nothing waits for it or minds if it fails.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
 	@echo "setting up $(VENV), once: about $(2) packages, a few minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e .
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile -qq -c constraints.txt -e .
 	@(nice $(BIN)/btc-hedge warm --workers 1 > $(VENV)/warm.log 2>&1 < /dev/null &)
-	@$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e '.[$(1)]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile -qq -c constraints.txt -e '.[$(1)]'
 	@(nice $(BIN)/btc-hedge warm --workers 1 >> $(VENV)/warm.log 2>&1 < /dev/null &)
 	@touch $(3)
 endef
@@ -43,7 +44,7 @@ $(READY): settings.ini setup.py constraints.txt
 # pfhedge, which guide 11 enters a model of, asks for NumPy 1; it works with NumPy 2, so it comes without what it asks for.
 $(READY_DEV): settings.ini setup.py constraints.txt
 	$(call install,dev,200,$(READY))
-	@$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt --no-deps pfhedge
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile -qq -c constraints.txt --no-deps pfhedge
 	@touch $@
 
 run: $(READY) ## the study: notebooks 01 to 08 into one run folder
@@ -51,7 +52,7 @@ run: $(READY) ## the study: notebooks 01 to 08 into one run folder
 	$(BIN)/btc-hedge run --profile "$$PROFILE" $(if $(DATA),--data "$$DATA") $(if $(REPAIR),--repair "$$REPAIR") $(if $(OUT),--out "$$OUT") "$$@"
 
 test: $(READY_DEV) browser ## every test, from the notebooks' own cells to the site in a browser
-	$(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder --durations=10 -ra $(T) tests
+	$(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder --durations=40 -ra $(T) tests
 
 # The site is tested in a real browser; without one those tests are skipped and say so.
 browser:

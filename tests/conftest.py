@@ -98,7 +98,7 @@ def reference(study, tmp_path_factory):
 def start(*words, cwd=None, **options):
     "Start the command line in a process of its own."
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    if os.environ.get("PYTEST_XDIST_WORKER"): environment["NUMBA_NUM_THREADS"] = "1"     # every core has a worker already; threads that wait for each other on a busy core cost several times the work
+    if os.environ.get("PYTEST_XDIST_WORKER"): environment |= {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}     # see `one_thread`
     code = "from btc_hedge_rl.cli import main; main()"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=cwd, env=environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import gymnasium, pandas, scipy.optimize, scipy.stats, seaborn     # noqa: E401,
 import numba
 import numpy as np
 from nbdev.test import test_nb
+
+from btc_hedge_rl.ground import ONE_THREAD
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,6 +24,15 @@ for chapter in ("ground", "data", "simulator", "worlds", "market", "strategies")
 numba.njit(lambda x: x[1:] + 1)(np.ones(3))
 
 
+def one_thread():
+    """Where several workers test, a notebook that defines no loop of several threads has one: every core has a worker already, and
+    threads that wait for each other on a busy core cost several times the work."""
+    if not os.environ.get("PYTEST_XDIST_WORKER"): return
+    os.environ.update(ONE_THREAD)
+    numba.config.reload_config()
+    numba.set_num_threads(1)
+
+
 def run_notebook(path, flags, compiled, log):
     "Run the cells of a notebook in this process, which reads nothing and prints into `log`; whether all passed."
     with open(log, "w") as out, open(os.devnull) as nothing:
@@ -28,6 +40,7 @@ def run_notebook(path, flags, compiled, log):
         for stream in (1, 2): os.dup2(out.fileno(), stream)
     os.environ["PYTHONPATH"], os.environ["XDG_CACHE_HOME"] = str(ROOT), str(compiled)
     os.environ.pop("IN_TEST", None)
+    if not re.search(r"num_threads|in_parts|prange|parallel=True", Path(path).read_text(encoding="utf-8"), re.I): one_thread()
     passed, _ = test_nb(Path(path), skip_flags=flags, basepath=ROOT)
     return passed
 

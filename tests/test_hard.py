@@ -347,8 +347,8 @@ CONSTANT = ("np.sqrt(8 / np.pi)", "np.sqrt(9 / np.pi)")  # of Leland's number
 
 def test_a_changed_constant_changes_the_sweep(tmp_path):
     "The same command after an edit of a rule plays again, and the other rules keep their numbers."
-    package = tmp_path / "edited"
-    shutil.copytree(ROOT / "btc_hedge_rl", package / "btc_hedge_rl", ignore=shutil.ignore_patterns("__pycache__"))
+    package = tmp_path / "edited"     # with what is compiled already: Numba knows it by the time and size of its source
+    shutil.copytree(ROOT / "btc_hedge_rl", package / "btc_hedge_rl", ignore=shutil.ignore_patterns("*.pyc", "*.tmp.*"))
     def swept():
         words = ["sweep", "--rules", "-p", "n_paths=40", "--workers", "0", "--out", "sweep"]
         code = "from btc_hedge_rl.cli import main; main()"
