@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from ..ground import LEAN, in_parts
 from ..simulator import Paths
-from ..envs import (
-    ACCOUNT, BandStage, DeltaTask, Objective, band_stage, for_learning, nearly_proportional, smoothed)
+from btc_hedge_rl.envs import (
+    BandStage, DeltaTask, Objective, band_stage, for_learning, nearly_proportional, network_tape, seen_alone, smoothed,
+    stage_of)
 from .hedger import PolicyHedger
-from .policy import Network, blind_to_account, new_policy, one_thread
+from .policy import Network, blind_to_position, new_policy, one_thread, weights_of
 from .ppo import MinusRisk, decisions_an_action
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #5e6fa723
@@ -80,15 +81,15 @@ def rehearsed_profit(
     rows: np.ndarray,  # Paths
 ) -> torch.Tensor:  # (n,) initial spots
     "Profit of the policy's bands on some paths, differentiable."
-    seen = torch.from_numpy(stage.seen[rows])
-    seen[:, :, ACCOUNT] = 0
+    here = stage_of(stage, rows)
+    seen = torch.from_numpy(seen_alone(here, network_tape(here, weights_of(policy))))
     answer = policy.action_net(policy.mlp_extractor.policy_net(seen)).clamp(-1, 1)
     answer = answer.double().repeat_interleave(stage.hold, dim=1)
-    centre, width = (torch.from_numpy(x[rows]).double() for x in (stage.centre, stage.width))
+    centre, width = (torch.from_numpy(x).double() for x in (here.centre, here.width))
     middle = centre + stage.max_shift * answer[..., 0] * (width if stage.in_widths else 1.)
-    half, spot = width * stage.max_scale**answer[..., 1], stage.close[rows]
+    half, spot = width * stage.max_scale**answer[..., 1], here.close
     spot = spot[:, ::stage.stride] / spot[:, :1]
-    return BandProfit.apply(middle - half, middle + half, spot, stage.rate) + torch.from_numpy(stage.option[rows, -1])
+    return BandProfit.apply(middle - half, middle + half, spot, stage.rate) + torch.from_numpy(here.option[:, -1])
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #d26c0d71
 RECENT = 8     # batches from which a tail is known
@@ -108,9 +109,9 @@ class Descent:
 
 # %% ../../nbs/api/07_agents/04_pathwise.ipynb #94a58a44
 def _optimiser(task, seed, learning_rate, steps):
-    "A fresh policy that does not see its own account, Adam, and a step size that falls to zero."
+    "A fresh policy that does not see its position, Adam, and a step size that falls to zero."
     torch.manual_seed(seed)
-    policy = blind_to_account(new_policy(task, Network()))
+    policy = blind_to_position(new_policy(task, Network()))
     parameters = [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]
     optimiser = torch.optim.Adam(parameters, learning_rate)
     return policy, optimiser, torch.optim.lr_scheduler.LinearLR(optimiser, 1., 0., steps)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'THRIFTY', 'one_thread', 'Network', 'network_of', 'Extractor', 'ResidualPolicy', 'new_policy',
-           'weights_of', 'blind_to_account', 'is_blind']
+           'weights_of', 'blind_to_position', 'is_blind']
 
 # %% ../../nbs/api/07_agents/01_policy.ipynb #380b62d4
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from ..envs import ACCOUNT, DeltaTask, OptionTask, Task, Weights
+from ..envs import HELD, DeltaTask, OptionTask, Task, Weights
 
 # %% ../../nbs/api/07_agents/01_policy.ipynb #6ed0a33a
 @contextmanager
@@ -104,14 +104,14 @@ def weights_of(
     return Weights(*(w.detach().numpy(force=True) for layer in layers for w in (layer.weight, layer.bias)))
 
 # %% ../../nbs/api/07_agents/01_policy.ipynb #937162c7
-def blind_to_account(
+def blind_to_position(
     policy: ResidualPolicy,  # Of the delta task
 ) -> ResidualPolicy:  # The same one
-    "Take away the sight of offset, position and profit."
-    with torch.no_grad(): policy.mlp_extractor.policy_net[0].weight[:, ACCOUNT] = 0
+    "Take away the sight of position and offset."
+    with torch.no_grad(): policy.mlp_extractor.policy_net[0].weight[:, HELD] = 0
     return policy
 
 # %% ../../nbs/api/07_agents/01_policy.ipynb #121f0654
 def is_blind(policy: ResidualPolicy) -> bool:
-    "Whether the policy ignores its own account."
-    return not policy.mlp_extractor.policy_net[0].weight[:, ACCOUNT].any()
+    "Whether the policy ignores its own position."
+    return not policy.mlp_extractor.policy_net[0].weight[:, HELD].any()

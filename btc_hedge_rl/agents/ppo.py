@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LONG', 'PPO_SETTINGS', 'PPOSettings', 'by_takeover', 'ppo_settings', 'decisions_an_action', 'Watch', 'mean_reward',
-           'MinusRisk', 'train_ppo']
+           'MinusRisk', 'Rows', 'LogProb', 'BandPolicy', 'ChoicePolicy', 'drawn_bands', 'WholeEpisodes',
+           'value_rollout', 'QuickChoices', 'train_ppo']
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #3919a831
 import os
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from math import gcd, log2
+from math import gcd, log, log2, pi
 from pathlib import Path
 from typing import Callable
 
@@ -18,7 +19,9 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from tqdm import tqdm
@@ -27,10 +30,10 @@ from ..ground import InputError
 from ..simulator import Paths
 from ..envs import (
     DeltaTask, OptionTask, OwnTakeoverEnv, TakeoverEnv, Task, answers_of, band_stage, batch_of, for_learning,
-    play_network, rule_tape, run_episodes, sb3_vec_env)
+    network_tape, play_network, rule_tape, run_episodes, sb3_vec_env)
 from .hedger import PolicyHedger, training_task
 from .policy import (
-    ResidualPolicy, blind_to_account, is_blind, network_of, new_policy, one_thread, weights_of)
+    ResidualPolicy, blind_to_position, is_blind, network_of, new_policy, one_thread, weights_of)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #a552ed65
 @dataclass(frozen=True)
@@ -159,6 +162,123 @@ class MinusRisk:
         profit = play_network(self.stage, weights_of(policy))
         return -float(self.task.objective.risk(profit)) / self.task.per_unit
 
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #9dea3844
+_FIELDS = "observations", "actions", "values", "log_probs", "advantages", "returns"
+
+class Rows(RolloutBuffer):
+    "A rollout in rows."
+    def get(self, batch_size=None):
+        n = self.buffer_size * self.n_envs
+        order = torch.from_numpy(np.random.permutation(n))
+        parts = [torch.from_numpy(np.float32(self.swap_and_flatten(getattr(self, f)))) for f in _FIELDS]
+        rows, widths = torch.cat(parts, dim=1), [part.shape[1] for part in parts]
+        for some in order.split(batch_size or n):
+            seen, actions, *rest = rows[some].to(self.device).split(widths, dim=1)
+            yield RolloutBufferSamples(seen, actions, *(x.reshape(-1) for x in rest))
+
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #cb1dcc8b
+class LogProb(torch.autograd.Function):
+    "Log-density of actions around the answer of two layers of tanh; weights as in `Weights`."
+    @staticmethod
+    def forward(ctx, seen, actions, log_std, w1, b1, w2, b2, w3, b3):
+        first = torch.addmm(b1, seen, w1.T).tanh_()
+        second = torch.addmm(b2, first, w2.T).tanh_()
+        scale = torch.exp(-log_std)
+        off = (actions - torch.addmm(b3, second, w3.T)) * scale
+        ctx.save_for_backward(seen, first, second, off, scale, w2, w3)
+        return (off * off).sum(1).mul_(-.5) - (log_std.sum() + len(log_std) * .5 * log(2 * pi))
+
+    @staticmethod
+    def backward(ctx, weight):
+        seen, first, second, off, scale, w2, w3 = ctx.saved_tensors
+        pull = off * weight[:, None]
+        third, noise = pull * scale, (pull * off).sum(0) - weight.sum()
+        by_second = (third @ w3).mul_(1 - second * second)
+        by_first = (by_second @ w2).mul_(1 - first * first)
+        steps = (by_first, seen), (by_second, first), (third, second)
+        return None, None, noise, *(g for d, x in steps for g in (d.T @ x, d.sum(0)))
+
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #51fcf53b
+class BandPolicy(ResidualPolicy):
+    "A policy of bands without a critic: every value is 0."
+    def predict_values(self, obs): return torch.zeros(len(obs), 1, device=obs.device)
+    def evaluate_actions(self, obs, actions):
+        first, _, second, _ = self.mlp_extractor.policy_net
+        weights = [w for layer in (first, second, self.action_net) for w in (layer.weight, layer.bias)]
+        return self.predict_values(obs), LogProb.apply(obs, actions, self.log_std, *weights), None
+
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #95cdcba9
+class ChoicePolicy(ResidualPolicy):
+    "A policy of choices that computes their log-probabilities and nothing else."
+    def evaluate_actions(self, obs, actions):
+        said = torch.log_softmax(self.action_net(self.mlp_extractor.forward_actor(obs)), dim=1)
+        return self.value_net(self.mlp_extractor.forward_critic(obs)), said.gather(1, actions[:, None]).squeeze(1), None
+
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #a4455309
+def drawn_bands(
+    policy: ResidualPolicy,
+    means: np.ndarray,  # (n, actions, 2) its answers
+) -> tuple:  # Actions (n, actions, 2), and their log-densities (n, actions)
+    "Actions around the mean ones."
+    log_std = policy.log_std.detach().cpu()
+    noise = torch.randn(means.shape)
+    density = -(noise * noise / 2 + log_std + .5 * log(2 * pi)).sum(-1)
+    return (torch.from_numpy(means) + log_std.exp() * noise).numpy(), density.numpy()
+
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #d9c448d7
+class WholeEpisodes(PPO):
+    "PPO whose rollouts are whole episodes of an `OwnTakeoverEnv`, played at once; what is earned is the advantage."
+    def collect_rollouts(self, env, callback, rollout_buffer, n_rollout_steps):
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        if env.at: env.begin()                        # `learn` has begun the first ones
+        actions, density = drawn_bands(self.policy, env.means)
+        reward, kept = env.play_all(actions), rollout_buffer
+        self.num_timesteps += reward.size
+        callback.update_locals(locals())
+        if not callback.on_step(): return False
+        kept.observations[:], kept.actions[:] = env.seen.swapaxes(0, 1), actions.swapaxes(0, 1)
+        kept.rewards[:], kept.log_probs[:], kept.episode_starts[0] = reward.T, density.T, 1
+        kept.advantages[:] = kept.returns[:] = kept.rewards
+        kept.full = True
+        callback.on_rollout_end()
+        return True
+
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #aab2f4c2
+def value_rollout(policy, buffer, seen, ended) -> None:
+    "Fill in what the critic and the policy say of a rollout, and its advantages; `seen` comes after its last action."
+    device, shape = policy.device, buffer.rewards.shape
+    flat = torch.from_numpy(buffer.observations).to(device).flatten(0, 1)
+    actions = torch.from_numpy(buffer.actions).to(device).long().flatten()
+    with torch.no_grad():
+        values, said, _ = policy.evaluate_actions(flat, actions)
+        last = policy.predict_values(torch.from_numpy(seen).to(device))
+    buffer.values[:], buffer.log_probs[:] = (x.cpu().numpy().reshape(shape) for x in (values, said))
+    buffer.full = True
+    buffer.compute_returns_and_advantage(last, ended)
+
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #c7a19dab
+class QuickChoices(PPO):
+    "PPO whose choices are drawn without asking torch at every step."
+    def collect_rollouts(self, env, callback, rollout_buffer, n_rollout_steps):
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        kept, weights = rollout_buffer, weights_of(self.policy)
+        noise = -torch.empty(n_rollout_steps, env.num_envs, len(weights.last)).exponential_().log_().numpy()
+        for k in range(n_rollout_steps):
+            kept.observations[k], kept.episode_starts[k] = self._last_obs, self._last_episode_starts
+            choice = (answers_of(weights, self._last_obs) + noise[k]).argmax(1)
+            self._last_obs, kept.rewards[k], self._last_episode_starts, _ = env.step(choice)
+            kept.actions[k, :, 0] = choice
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step(): return False
+        value_rollout(self.policy, kept, self._last_obs, self._last_episode_starts)
+        callback.on_rollout_end()
+        return True
+
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #953419df
 def _episodes(task, paths, settings, benchmark, seed):
     "The environment that suits a task."
@@ -172,23 +292,34 @@ def _episodes(task, paths, settings, benchmark, seed):
     raw = sb3_vec_env(task, settings.n_envs, paths, seed=seed, benchmark=benchmark, repeat=repeat)
     return VecNormalize(raw, norm_obs=False, norm_reward=True, gamma=settings.gamma)
 
+# %% ../../nbs/api/07_agents/03_ppo.ipynb #e5964a60
+def _kind_of(task, episodes, settings):
+    "Algorithm and policy that suit the episodes: Stable-Baselines3's own where nothing is known beforehand."
+    if hasattr(task.action_space, "n"): return QuickChoices, ChoicePolicy
+    whole = isinstance(episodes, OwnTakeoverEnv) and not episodes.stage.coarse and not settings.gamma
+    if whole: return WholeEpisodes, BandPolicy
+    return PPO, ResidualPolicy
+
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #01f8865f
 def _learner(task, episodes, settings, seed, tensorboard):
     "PPO on these episodes."
     network, apart = asdict(network_of(task)), ("n_envs", "action_bars", "learning_rate", "takeover")
     own = {k: v for k, v in asdict(settings).items() if k not in apart}
     rate, use_sde = LinearSchedule(settings.learning_rate, settings.learning_rate / 10, 1.), network.pop("use_sde")
-    agent = PPO(ResidualPolicy, episodes, seed=seed, verbose=0, policy_kwargs=network, use_sde=use_sde,
-                tensorboard_log=tensorboard, learning_rate=rate, **own)
-    if hasattr(episodes, "answers"): blind_to_account(agent.policy)
+    network["optimizer_kwargs"] = dict(eps=1e-5, fused=True)        # Stable-Baselines3's Adam, in one call
+    kind, policy = _kind_of(task, episodes, settings)
+    agent = kind(policy, episodes, seed=seed, verbose=0, policy_kwargs=network, use_sde=use_sde,
+                 rollout_buffer_class=Rows, tensorboard_log=tensorboard, learning_rate=rate, **own)
+    if hasattr(episodes, "plays"): blind_to_position(agent.policy)
     return agent
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #4784c7b4
-def _lend_answers(agent):
+def _lend_play(agent):
     "Let episodes in which the agent takes over ask what it would do."
     policy = agent.policy
-    if not hasattr(agent.env, "answers"): return
-    if not is_blind(policy): raise InputError("start looks at its own account: go on with settings of takeover='rule'.")
+    if not hasattr(agent.env, "plays"): return
+    if not is_blind(policy): raise InputError("start looks at its own position: go on with settings of takeover='rule'.")
+    agent.env.plays = lambda stage: network_tape(stage, weights_of(policy))
     agent.env.answers = lambda seen: answers_of(weights_of(policy), seen)
 
 # %% ../../nbs/api/07_agents/03_ppo.ipynb #d1d84a66
@@ -222,7 +353,7 @@ def train_ppo(
         logs = tensorboard or os.environ.get("BTC_HEDGE_TENSORBOARD") or None
         agent = _learner(task, _episodes(task, first, settings, benchmark, seed), settings, seed, logs)
         if start is not None: _begin_as(agent.policy, start, task)
-        _lend_answers(agent)
+        _lend_play(agent)
         if callable(paths): _lend_paths(agent, task, paths, settings)
         judge = None if validation is None else judges(task, validation)
         watch = Watch(timesteps, actions, progress, f"PPO, seed {seed}", judge, checkpoints, keep)

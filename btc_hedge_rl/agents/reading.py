@@ -21,12 +21,13 @@ def band_map(
     vol: float,  # Pricing volatility
     cost: float = 5e-4,  # Fraction of notional
     local_vol: float | None = None,  # Trailing volatility, both half-lives
+    profit: float = 0.,  # So far, % of the strike
 ):  # shift of the centre in half-widths (d, m), factor on the width (d, m)
     "The agent's band relative to the reference band."
     m, d = (x.ravel() for x in np.meshgrid(moneyness, days))
     g, zero, seen = black_scholes(m, 1., d / 365, vol), np.zeros_like(m), np.full_like(m, local_vol or vol)
     task, at_delta = hedger.task, (g.delta, g.gamma, g.delta)
     state = HedgeState(zero.astype(int), m, zero + 1, d / 365, *at_delta, seen, seen, zero, zero, vol, cost,
-                       task.decision_bars * DT)
+                       task.decision_bars * DT)._replace(pnl=zero + profit / 100)
     action = np.clip(hedger.act(task.observe(state)), -1, 1).reshape(len(days), len(moneyness), 2)
     return task.action.max_shift * action[..., 0], task.action.max_scale**action[..., 1]

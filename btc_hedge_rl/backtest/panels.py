@@ -55,16 +55,19 @@ def plot_band_maps(
     hedgers: dict,  # name → hedger with bands for actions
     vol: float,  # Pricing volatility
     cost: float,  # Fraction of notional
+    profits: tuple = (0.,),  # So far, % of the strike
 ) -> None:
-    "Shift of the centre and factor on the width, a row a hedger."
+    "Shift of the centre and factor on the width, a row a hedger and profit."
     from btc_hedge_rl.agents import band_map     # here, so that a backtest of rules needs no PyTorch
     moneyness, days = np.linspace(.9, 1.1, 61), np.linspace(.25, 14, 56)
-    fig, axes = plt.subplots(len(hedgers), 2, figsize=(10, 3.1 * len(hedgers)), sharex=True, sharey=True, squeeze=False)
-    maps = {name: band_map(hedger, moneyness, days, vol, cost) for name, hedger in hedgers.items()}
+    told = {f"{name}, profit {profit:+g} %" if profit else name: (hedger, profit)
+            for name, hedger in hedgers.items() for profit in profits}
+    fig, axes = plt.subplots(len(told), 2, figsize=(10, 3.1 * len(told)), sharex=True, sharey=True, squeeze=False)
+    maps = {name: band_map(hedger, moneyness, days, vol, cost, profit=profit) for name, (hedger, profit) in told.items()}
     shown = {name: (shift, np.log2(factor)) for name, (shift, factor) in maps.items()}
     most = [max(np.abs(pair[k]).max() for pair in shown.values()) for k in (0, 1)]     # one scale a column
     for row, (name, pair) in zip(axes, shown.items()):
-        unit = "half-widths" if hedgers[name].task.action.in_widths else "BTC"
+        unit = "half-widths" if told[name][0].task.action.in_widths else "BTC"
         titles = (f"{name}: shift of the centre, {unit}", f"{name}: width, log₂ of the factor")
         for ax, values, title, end in zip(row, pair, titles, most):
             image = ax.pcolormesh(moneyness, days, values, cmap="RdBu_r", vmin=-end, vmax=end, rasterized=True)

@@ -97,7 +97,7 @@ def tune_market(
     tuned = tune_families(families, profits, quoted.objective.risk, rough, strict)
     best = next(name for name in tuned if name != "every_k_bars")
     distilled = tune_rule(LoweredFamily(families[best]), profits, quoted.objective.risk, rough, strict)
-    edges = ((name, edge) for name, rule in tuned.items() for edge in at_edges(families[name], rule.numbers))
+    edges = ((name, edge) for name, rule in tuned.items() for edge in at_edges(rule, rule.numbers))
     notes = tuple(f"{readable(name)}: {edge.replace('_', ' ')} at the end of its search" for name, edge in edges)
     return TunedMarket(quoted, tuned, distilled, notes)
 

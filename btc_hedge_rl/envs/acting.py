@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATES', 'Weights', 'plain_answers', 'tanh_single', 'layer', 'tanh_layer', 'places', 'answer_block', 'answer_blocks',
-           'answers_of', 'see_block', 'play_blocks', 'play_network']
+           'answers_of', 'see_block', 'tell', 'act_as_said', 'play_blocks', 'play_network', 'network_tape']
 
 # %% ../../nbs/api/06_envs/21_acting.ipynb #53685afd
 from typing import NamedTuple
@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit, prange
 
 from .lanes import COMPILED
-from .stage import BandStage, account_seen, bar_profit, edge_of
+from .stage import BandStage, account_seen, bar_profit, reached
+from .takeover import RuleTape
 
 # %% ../../nbs/api/06_envs/21_acting.ipynb #4aad3aee
 class Weights(NamedTuple):
@@ -137,10 +138,33 @@ def see_block(stage, first, last, at, held, earned, into):
         for k in range(len(into)): into[k, i] = stage.seen[p, at, k]
         account_seen(stage, p, at, held[i], earned[i], into[:, i])
 
+# %% ../../nbs/api/06_envs/21_acting.ipynb #80b73b3d
+@njit(**COMPILED)
+def tell(tape, path, at, held, earned):
+    "Write down what is held and has been earned before action number `at`, where there is room."
+    if len(tape.held): tape.held[path, at], tape.earned[path, at] = held, earned
+
+# %% ../../nbs/api/06_envs/21_acting.ipynb #abe15682
+@njit(**COMPILED)
+def act_as_said(stage, path, at, first, second, position, tape):
+    "Position after action number `at` with these answers, and what it earned; edges go to the tape."
+    one, profit = np.float32(1), 0.0
+    shift = np.float32(stage.max_shift) * min(max(first, -one), one)
+    factor = np.float32(stage.max_scale)**min(max(second, -one), one)
+    for t in range(at * stage.hold, (at + 1) * stage.hold):
+        width = stage.width[path, t]
+        middle, half = stage.centre[path, t] + shift * (width if stage.in_widths else one), width * factor
+        low, high = middle - half, middle + half
+        if len(tape.low): tape.low[path, t], tape.high[path, t] = low, high
+        now = reached(stage, path, t, position, np.float64(low), np.float64(high))
+        profit += bar_profit(stage, path, t, position, now)
+        position = now
+    return position, profit
+
 # %% ../../nbs/api/06_envs/21_acting.ipynb #df048f09
 @njit(parallel=True, **COMPILED)
-def play_blocks(stage, weights, out):
-    "Profits at expiry of an agent on every path."
+def play_blocks(stage, weights, tape, out):
+    "Profits at expiry of an agent on every path; where there is room on the tape, all that it does."
     n = len(out)
     for b in prange((n + STATES - 1) // STATES):
         into, hidden, second, said = places(weights)
@@ -150,16 +174,12 @@ def play_blocks(stage, weights, out):
             see_block(stage, first, last, at, held, earned, into)
             answer_block(weights, into, hidden, second, said)
             for i in range(last - first):
-                shift = stage.max_shift * min(max(np.float64(said[0, i]), -1.0), 1.0)
-                factor = stage.max_scale**min(max(np.float64(said[1, i]), -1.0), 1.0)
-                position, profit = held[i], 0.0
-                for t in range(at * stage.hold, (at + 1) * stage.hold):
-                    now = edge_of(stage, first + i, t, shift, factor, position)
-                    profit += bar_profit(stage, first + i, t, position, now)
-                    position = now
-                held[i] = position
+                tell(tape, first + i, at, held[i], earned[i])
+                held[i], profit = act_as_said(stage, first + i, at, said[0, i], said[1, i], held[i], tape)
                 earned[i] += profit
-        for i in range(last - first): out[first + i] = earned[i] + stage.option[first + i, -1]
+        for i in range(last - first):
+            tell(tape, first + i, stage.seen.shape[1], held[i], earned[i])
+            out[first + i] = earned[i] + stage.option[first + i, -1]
 
 # %% ../../nbs/api/06_envs/21_acting.ipynb #bec2c417
 def play_network(
@@ -167,5 +187,17 @@ def play_network(
     weights: Weights,  # Of a network with two answers: centre and width
 ) -> np.ndarray:  # (n,) profits at expiry, initial spots
     "Play every path of a stage from listing to expiry, as `play_stage` does with `answers_of`."
-    play_blocks(stage, weights, out := np.empty(len(stage.close)))
+    nothing = RuleTape(*np.empty((2, 0, 0), np.float32), *np.empty((2, 0, 0)))
+    play_blocks(stage, weights, nothing, out := np.empty(len(stage.close)))
     return out
+
+# %% ../../nbs/api/06_envs/21_acting.ipynb #a8c0324e
+def network_tape(
+    stage: BandStage,
+    weights: Weights,  # As in `play_network`; position and offset have no weight
+) -> RuleTape:
+    "A network as the rule it is when it plays by itself: `own_tape`, compiled."
+    n, decisions = stage.centre.shape
+    tape = RuleTape(*np.empty((2, n, decisions), np.float32), *np.empty((2, *stage.option.shape)))
+    play_blocks(stage, weights, tape, np.empty(n))
+    return tape
