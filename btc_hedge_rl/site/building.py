@@ -89,6 +89,7 @@ sys.modules["rfc3987_syntax"] = None
 from nbdev import processors
 from nbdev.serve import proc_nbs
 shell = processors.CaptureShell()
+shell.displayhook.do_full_cache = False
 def fresh():
     shell.reset(new_session=False)
     shell.result = shell.exc = None
