@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "QuickChoices", "value_rollout", "train_ppo"],
     "pathwise": ["band_play", "band_slopes", "BandProfit", "rehearsed_profit", "RECENT", "Descent", "descend",
         "train_pathwise"],
-    "reading": ["band_map"],
+    "reading": ["band_map", "loss_sentence"],
     "collapse": ["CollapsedPolicy", "risk_cut", "require_alive"],
     "certificate": ["task_of", "paths_of", "Gap", "influence", "controlled_gap", "Certificate", "certify",
         "gap_in_words", "certificate_sentence", "certificate_table", "edges_at", "plot_edges"],

@@ -318,7 +318,8 @@ def _lend_play(agent):
     "Let episodes in which the agent takes over ask what it would do."
     policy = agent.policy
     if not hasattr(agent.env, "plays"): return
-    if not is_blind(policy): raise InputError("start looks at its own position: go on with settings of takeover='rule'.")
+    if not is_blind(policy):
+        raise InputError("start looks at its own position: go on with settings of takeover='rule'.")
     agent.env.plays = lambda stage: network_tape(stage, weights_of(policy))
     agent.env.answers = lambda seen: answers_of(weights_of(policy), seen)
 

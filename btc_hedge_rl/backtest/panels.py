@@ -63,7 +63,7 @@ def plot_band_maps(
     told = {f"{name}, profit {profit:+g} %" if profit else name: (hedger, profit)
             for name, hedger in hedgers.items() for profit in profits}
     fig, axes = plt.subplots(len(told), 2, figsize=(10, 3.1 * len(told)), sharex=True, sharey=True, squeeze=False)
-    maps = {name: band_map(hedger, moneyness, days, vol, cost, profit=profit) for name, (hedger, profit) in told.items()}
+    maps = {name: band_map(hedger, moneyness, days, vol, cost, profit=now) for name, (hedger, now) in told.items()}
     shown = {name: (shift, np.log2(factor)) for name, (shift, factor) in maps.items()}
     most = [max(np.abs(pair[k]).max() for pair in shown.values()) for k in (0, 1)]     # one scale a column
     for row, (name, pair) in zip(axes, shown.items()):

@@ -43,7 +43,8 @@ _SCRIPT = "(() => {" + DRAWING + """
     const text = (x, y, said, side) => add(svg, "text", {x, y, "text-anchor": side, fill: "currentColor"}, said);
     const rule = {stroke: "currentColor", "stroke-opacity": .18};
     for (const t of ticks(-edge, edge, above ? 4 : 6)) {
-      add(svg, "line", {x1: X(t), x2: X(t), y1: 4, y2: foot, ...rule}); text(X(t), foot + 16, minus(`${t}`), "middle"); }
+      add(svg, "line", {x1: X(t), x2: X(t), y1: 4, y2: foot, ...rule});
+      text(X(t), foot + 16, minus(`${t}`), "middle"); }
     add(svg, "line", {x1: X(0), x2: X(0), y1: 4, y2: foot, stroke: "currentColor"});
     rows.forEach((row, i) => {
       const base = i * step + 18, y = above ? base + 13 : base - 4;
