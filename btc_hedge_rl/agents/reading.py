@@ -42,5 +42,5 @@ def loss_sentence(
     "How wide the agent's band is near the money, and what a loss changes."
     grid = np.linspace(.95, 1.05, 21), np.linspace(1, 13, 25)
     without, after = (band_map(hedger, *grid, vol, cost, profit=p)[1].mean() for p in (0., -loss))
-    return (f"On average near the money the agent's band is {without:.2f} times as wide as the rule's without profit or "
-            f"loss, and {after:.2f} times after a loss of {loss:g} % of the strike.")
+    return (f"On average near the money the agent's band is {without:.2f} times as wide as the rule's without profit "
+            f"or loss, and {after:.2f} times after a loss of {loss:g} % of the strike.")
