@@ -88,8 +88,8 @@ def test_sentences(where):
     assert NUMBER.findall(prose) == []
 
 
-def comparison(task, other, world="qed-hawkes"):
-    wanted = (task, world, "ppo", other, "cvar95")
+def comparison(task, other, world="qed-hawkes", metric="cvar95"):
+    wanted = (task, world, "ppo", other, metric)
     return next(c for c in METRICS["comparisons"] if (c["task"], c["world"], c["first"], c["second"], c["metric"]) == wanted)
 
 
