@@ -258,6 +258,8 @@ def test_front_page_turns():
     found, turned = headline(metrics, manifest), headline(back, manifest)
     words = lambda text: re.findall(r"\d% (better|worse)\*\*", text)
     assert words(found) and words(turned) == [turn[word] for word in words(found)]
+    counts = [re.search(r"trained, it is better than that rule in \*\*(\d)\*\* and worse in \*\*(\d) of", text).groups() for text in (found, turned)]
+    assert counts[0] == counts[1][::-1]
 
 
 def certificate(network, agent):
