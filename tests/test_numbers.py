@@ -138,7 +138,7 @@ def test_pages_are_those_of_the_run():
 def test_conclusions():
     "Each difference and interval in the conclusions is one of the run's comparisons."
     text, solutions = "\n".join(outputs("research/07_rl_vs_baseline_evaluation.ipynb", "text/markdown")).split("Paired ")
-    said = re.findall(r"\*\*(better|worse|not distinguishable)\*\* (?:than|from) ([^(]+?) \(([-+][\d.]+) [\w ]+?, 95% interval ([-+][\d.]+) to ([-+][\d.]+)[;)]", text)
+    said = re.findall(r"\*\*(better|worse|not distinguishable)\*\* (?:than|from) ([^(\n]+?) \(([-+][\d.]+) [\w ]+?, 95% interval ([-+][\d.]+) to ([-+][\d.]+)[;)]", text)
     digits = lambda value, text: f"{value:+.{len(text.partition('.')[2])}f}" == text
     verdicts = {"better": "better", "worse": "worse", "not distinguishable": "undecided"}
     assert len(said) >= 10
