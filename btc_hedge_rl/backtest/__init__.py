@@ -61,7 +61,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "price_sentence"],
     "certified": ["tune_exactly", "tune_all_exactly", "CertificateEffort", "learners_of", "certificate_record",
         "certificate_of", "reference_certificate", "certified_rules_table", "certified_where"],
-    "answers": ["gap_of", "sized", "in_market", "standing", "answer", "tails_answer"],
+    "answers": ["gap_of", "sized", "in_market", "other_measures", "standing", "answer", "tails_answer"],
     "quoted": ["trailing_vol", "quoted_states", "band_edges", "asked_positions", "PLAYED",
         "play_quoted"],
     "robust": ["VolPrior", "Proving", "RULE_PATHS", "ROUGH_PATHS", "proving_of", "tune_across", "edges_of",
