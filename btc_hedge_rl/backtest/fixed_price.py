@@ -96,11 +96,11 @@ def price_sentence(
     record: dict,  # From `price_record`
 ) -> str:  # Markdown
     "Who is ahead of whom where orders have this price."
+    who = {"ppo": "PPO", "pathwise": "the pathwise network", "best_rule": "the best rule"}
     def told(gap):
         share = gap["difference"] / abs(record["risks"][gap["second"]])
         sized = "{difference:+.1f} [{low:+.1f}, {high:+.1f}] bp".format(**gap)
-        against = "the best rule" if gap["second"] == "best_rule" else "the pathwise network"
-        return f"{readable(gap['first'])} is {share_in_words(gap['verdict'], share, against)} ({sized})"
+        return f"{who[gap['first']]} is {share_in_words(gap['verdict'], share, who[gap['second']])} ({sized})"
     found = "; ".join(map(told, record["gaps"]))
     return (f"Where an order costs {costs_in_words(record)}, on {record['n_unseen']:,} unseen paths and for "
             f"{record['objective']}: {found}.")
