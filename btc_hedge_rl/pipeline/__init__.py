@@ -24,7 +24,7 @@ _work = {
     "steps": ["Run", "step_inputs", "reason_to_run", "execute_step", "retire_outdated"],
     "results": ["RESULTS", "collect_metrics", "metrics_table"],
     "study": ["check_data", "check_timeout", "read_manifest", "open_run", "run_study"],
-    "publishing": ["other_side", "headline", "plot_headline", "publish"],
+    "publishing": ["headline", "plot_headline", "publish"],
     "sweeps": ["sweep_points", "point_folder", "PointRequest", "run_point", "play_task", "TasksLost", "spread_tasks",
                "sweep_table", "plot_sweep", "check_workers", "sweep", "write_sweep"],
     "mass": ["CHUNK", "BACKTEST", "play_chunk", "keep_chunk", "gather_chunks", "sweep_backtests"],
