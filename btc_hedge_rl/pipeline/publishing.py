@@ -75,6 +75,7 @@ def plot_headline(
     _plot_changes(axes[1], [*map(ends, books, values)], [f"against {readable(c['second'])}" for c in books])
     for ax, title in zip(axes, ("Short call: PPO against the best tuned rule", "Market maker, hedged with options")):
         ax.set(xlabel="change of CVaR95, %", title=title)
+        ax.locator_params(axis="x", nbins=5)
 
 # %% ../../nbs/api/09_pipeline/10_publishing.ipynb #174f673f
 def _readme_results(metrics: dict, manifest: dict) -> str:
