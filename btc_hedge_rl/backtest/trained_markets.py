@@ -113,9 +113,9 @@ def plot_validation(
     ax = ax or plt.gca()
     for i, agent in enumerate(agents):
         curve = validation_curve(agent)
-        label = "PPO, a line a seed" if i == 0 else None
-        ax.plot(curve.index / 1e3, curve, "o-", ms=3, lw=1, color=STRATEGY_COLOURS["ppo"], alpha=.8, label=label)
+        named = "PPO, a line a seed" if i == 0 else None
+        ax.plot(curve.index / 1e3, curve, "o-", ms=3, lw=1, color=STRATEGY_COLOURS["ppo"], alpha=.8, label=named)
     for name, value in levels.items():
         ax.axhline(value, ls="--", color=STRATEGY_COLOURS.get(name, "k"), label=readable(name))
     ax.set(xlabel="thousand actions", ylabel=f"{label} on validation paths, bp")
-    ax.legend()
+    ax.legend(loc="upper right", bbox_to_anchor=(1, .93))
