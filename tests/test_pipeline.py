@@ -30,7 +30,7 @@ def states(result):
 
 def wait_for(step, folder):
     "Wait until this step runs."
-    for _ in range(600):
+    for _ in range(2400):
         time.sleep(.05)
         if (folder / OUT / "manifest.json").exists() and manifest(folder)["steps"].get(step, {}).get("status") == "running":
             return

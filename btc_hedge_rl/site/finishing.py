@@ -144,9 +144,9 @@ _CODE = re.compile(r"(<pre\b[^>]*>)(.*?)(</pre>)", re.S)
 def _set_aside(
     text: str,  # Of a page
 ) -> tuple[str, list[str]]:  # The page with empty code blocks, and what was in them
-    "Take the words out of the code blocks."
-    hidden = lambda code: re.sub(r'<a href="(#cb\d+-\d+)">', r'<a href="\1" aria-hidden="true" tabindex="-1">', code)
-    return _CODE.sub(r"\1\3", text), [hidden(found[2]) for found in _CODE.finditer(text)]
+    "Take the words out of the code blocks, without their empty links: a line of code is found by its own name."
+    named = lambda code: re.sub(r'<a href="#cb\d+-\d+"></a>', "", code)
+    return _CODE.sub(r"\1\3", text), [named(found[2]) for found in _CODE.finditer(text)]
 
 # %% ../../nbs/api/11_site/09_finishing.ipynb #dcd02fe4
 def _put_back(
